@@ -1,0 +1,83 @@
+package model
+
+import (
+	"cmp"
+	"net/netip"
+	"strings"
+)
+
+// AppKey names an app: one named thing of one framework.
+type AppKey struct {
+	FrameworkID string
+	Name        string // Task.DiscoveryName of its tasks
+}
+
+// App groups the tasks that share a name within a framework. It is the unit of
+// change: an App none of whose tasks changed is the same pointer in the next
+// Snapshot.
+type App struct {
+	Key       AppKey
+	Framework string  // the framework's name
+	Tasks     []*Task // sorted by Key.ID, never empty
+	// Problems are what was wrong in the scheduler's description of the tasks.
+	Problems []Problem
+}
+
+// Agent is a node that runs tasks.
+type Agent struct {
+	ID       string
+	Hostname string     // a DNS name or an address, as the agent says
+	Addr     netip.Addr // zero while unknown (a name not resolved yet)
+	Port     uint16
+	Active   bool
+}
+
+// Framework is a registered scheduler of tasks.
+type Framework struct {
+	ID       string
+	Name     string
+	Hostname string     // host of the framework's scheduler; may be empty
+	Addr     netip.Addr // its address; zero while unknown
+	Port     uint16     // port of its PID; 0 when it has none
+	Active   bool
+}
+
+// Snapshot is what the schedulers say runs, at one moment. The zero value is an
+// empty world.
+type Snapshot struct {
+	Apps       Groups[AppKey, *App]
+	Agents     Groups[string, *Agent]     // by agent id
+	Frameworks Groups[string, *Framework] // by framework id
+
+	Leader  netip.AddrPort   // the leading master; zero while unknown
+	Masters []netip.AddrPort // every master known, the leader's included or not
+
+	// Problems are those that belong to no app: an object that could not be
+	// read, an agent without an address.
+	Problems []Problem
+}
+
+// Problem is one thing that was wrong in the input and cost only itself.
+// Task is the task's id, or the id of the object concerned, or empty.
+type Problem struct {
+	Task  string `json:"task"`
+	Field string `json:"field"`
+	Value string `json:"value"`
+	Error string `json:"error"`
+}
+
+// Compare orders problems by task, field, value and error.
+func (p Problem) Compare(q Problem) int {
+	return cmp.Or(strings.Compare(p.Task, q.Task), strings.Compare(p.Field, q.Field),
+		strings.Compare(p.Value, q.Value), strings.Compare(p.Error, q.Error))
+}
+
+// AllProblems returns the problems of the Snapshot and of its apps, in no
+// particular order.
+func (s *Snapshot) AllProblems() []Problem {
+	out := append([]Problem(nil), s.Problems...)
+	for _, a := range s.Apps.All() {
+		out = append(out, a.Problems...)
+	}
+	return out
+}
