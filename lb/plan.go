@@ -1,0 +1,75 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"waggle/model"
+	"waggle/vip"
+)
+
+// Backend is one destination of a Service.
+type Backend struct {
+	Addr   netip.AddrPort // the family of the service's frontend
+	Weight uint16         // share of new connections, at least 1
+}
+
+// Service says where new connections to one frontend go. It is immutable; a
+// Service without backends refuses connections at once.
+type Service struct {
+	Frontend vip.Frontend
+	Backends []Backend // those that take new connections, sorted by Addr
+	// Peername makes getpeername(2) on a connected client socket show the
+	// frontend instead of the backend, for about 2 µs a connection.
+	Peername bool
+	// Retired is when the service left the Table; zero while it is in it. A
+	// retired service stays, without backends, until names that still sit in
+	// caches have expired.
+	Retired time.Time
+}
+
+// Plan is what the kernel should hold. It is immutable, and a Service that did
+// not change is the same pointer in the next Plan.
+type Plan struct {
+	Services model.Groups[vip.Frontend, *Service]
+
+	rows    model.Groups[vip.Frontend, *vip.Service] // what it was built from
+	retired []retirement                             // oldest first
+	grace   time.Duration
+}
+
+// ErrUnsupported is what the error of a service matches that this dataplane can
+// never balance, so that trying again is no use.
+var ErrUnsupported = errors.New("not supported by this balancer")
+
+// ServiceError says that one service of a Plan could not be programmed.
+type ServiceError struct {
+	Frontend vip.Frontend
+	Err      error
+}
+
+// Error names the frontend.
+func (e *ServiceError) Error() string {
+	return fmt.Sprintf("program service %s/%s: %v", e.Frontend.Addr, e.Frontend.Proto, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *ServiceError) Unwrap() error { return e.Err }
+
+// Dataplane makes Plans true in a kernel.
+//
+// Apply brings the kernel to p and returns once new connections follow it. It
+// works out the difference from what the kernel really holds, so it also
+// repairs and adopts. A service that cannot be programmed (a full map, say) is
+// left as it was while the others are applied; the error then joins one
+// *ServiceError for each, that of a service it can never balance matching
+// ErrUnsupported. Any other error means that nothing can be said of
+// what the kernel holds. Close lets go of the kernel without changing what it
+// does. Both are for one goroutine.
+type Dataplane interface {
+	Apply(ctx context.Context, p *Plan) error
+	Close() error
+}
