@@ -1,0 +1,381 @@
+package ebpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"waggle/lb"
+	"waggle/model"
+	"waggle/vip"
+)
+
+// walker makes Plans at random, each from the one before.
+type walker struct {
+	r        *rand.Rand
+	services model.Groups[vip.Frontend, *lb.Service]
+}
+
+func (w *walker) next() *lb.Plan {
+	e := w.services.Edit()
+	for range 1 + w.r.IntN(6) {
+		s := w.service()
+		if w.r.IntN(3) == 0 {
+			e.Delete(s.Frontend)
+		} else {
+			e.Set(s.Frontend, s)
+		}
+	}
+	w.services = e.Groups()
+	return &lb.Plan{Services: w.services}
+}
+
+func (w *walker) service() *lb.Service {
+	six := w.r.IntN(2) == 0
+	at := func(net byte, host, port int) netip.AddrPort {
+		if six {
+			return netip.AddrPortFrom(netip.AddrFrom16([16]byte{0xfd, net, 15: byte(host)}), uint16(port))
+		}
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{net, 0, 0, byte(host)}), uint16(port))
+	}
+	s := &lb.Service{Frontend: tcp(at(11, w.r.IntN(10), 80)), Peername: w.r.IntN(3) == 0}
+	for i := range w.r.IntN(12) {
+		// The first has weight 1, so that weights have no common divisor.
+		weight := 1
+		if i > 0 {
+			weight += w.r.IntN(4)
+		}
+		s.Backends = append(s.Backends, lb.Backend{Addr: at(10, i, 1+w.r.IntN(100)), Weight: uint16(weight)})
+	}
+	return s
+}
+
+// checkRoom fails if slots or service ids were lost, or are used twice.
+func checkRoom(t *testing.T, d *Dataplane) {
+	t.Helper()
+	used4, used6 := 0, 0
+	for _, e := range d.v4.held {
+		used4 += int(e.descriptor.slots().n)
+	}
+	for _, e := range d.v6.held {
+		used6 += int(e.descriptor.slots().n)
+	}
+	for what, have := range map[string][2]int{
+		"service ids": {d.services.ids.room(), len(d.services.elems) - len(d.v4.held) - len(d.v6.held)},
+		"IPv4 slots":  {d.v4.slots.room(), len(d.v4.dests) - used4},
+		"IPv6 slots":  {d.v6.slots.room(), len(d.v6.dests) - used6},
+	} {
+		if have[0] != have[1] {
+			t.Fatalf("%d %s are free, want %d", have[0], what, have[1])
+		}
+	}
+}
+
+func TestAWalkEndsWhereAFreshStartDoes(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			b := newBed(t)
+			w := walker{r: rand.New(rand.NewPCG(seed, 2))}
+			d := b.open(t)
+			var last *lb.Plan
+			for range 60 {
+				last = w.next()
+				if err := d.Apply(t.Context(), last); err != nil {
+					t.Fatal(err)
+				}
+				sameState(t, wantState(last), kernelState(t, d))
+				checkRoom(t, d)
+				if w.r.IntN(20) == 0 {
+					if err := d.Close(); err != nil {
+						t.Fatal(err)
+					}
+					d = b.open(t)
+					sameState(t, wantState(last), kernelState(t, d))
+				}
+			}
+			fresh := newBed(t).open(t)
+			apply(t, fresh)
+			if err := fresh.Apply(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			sameState(t, kernelState(t, fresh), kernelState(t, d))
+		})
+	}
+}
+
+// TestAWalkThroughFullMaps expects each service to be as the Plan has it or, if
+// it is named in the error, as it was before.
+func TestAWalkThroughFullMaps(t *testing.T) {
+	b := newBed(t)
+	b.cfg.Services, b.cfg.Slots4, b.cfg.Slots6 = 12, 60, 60
+	d := b.open(t)
+	w := walker{r: rand.New(rand.NewPCG(4, 2))}
+	want := map[vip.Frontend]lb.Service{}
+	failures := 0
+	for range 80 {
+		p := w.next()
+		failed := serviceErrors(t, d.Apply(t.Context(), p))
+		failures += len(failed)
+		next := wantState(p)
+		for f := range failed {
+			delete(next, f)
+			if old, ok := want[f]; ok {
+				next[f] = old
+			}
+		}
+		want = next
+		sameState(t, want, kernelState(t, d))
+		checkRoom(t, d)
+	}
+	if failures < 20 {
+		t.Errorf("only %d failures: the maps were hardly ever full", failures)
+	}
+	// With room again, nothing of all that is left behind.
+	small := plan(service(vip4, addr("10.0.0.1:1")), service(vip6, addr("[fd00::1]:1")))
+	if err := d.Apply(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	sameState(t, wantState(small), kernelState(t, d))
+}
+
+func serviceErrors(t *testing.T, err error) map[vip.Frontend]error {
+	t.Helper()
+	out := map[vip.Frontend]error{}
+	if err == nil {
+		return out
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		t.Fatalf("not a joined error: %v", err)
+	}
+	for _, e := range joined.Unwrap() {
+		var failed *lb.ServiceError
+		if !errors.As(e, &failed) || !strings.Contains(e.Error(), failed.Frontend.Addr.String()) {
+			t.Fatalf("not a ServiceError that names its frontend: %v", e)
+		}
+		out[failed.Frontend] = e
+	}
+	return out
+}
+
+func TestAServiceThatDoesNotFitIsTriedAgain(t *testing.T) {
+	b := newBed(t)
+	b.cfg.Services = 2
+	d := b.open(t)
+	one, two, three := service("11.0.0.1:80"), service("11.0.0.2:80"), service("11.0.0.3:80")
+	p := plan(one, two, three)
+	if failed := serviceErrors(t, d.Apply(t.Context(), p)); len(failed) != 1 {
+		t.Fatalf("%d services failed, want 1", len(failed))
+	}
+	if failed := serviceErrors(t, d.Apply(t.Context(), p)); len(failed) != 1 {
+		t.Fatalf("%d services failed at the second try, want 1", len(failed))
+	}
+	p = plan(two, three)
+	if err := d.Apply(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	sameState(t, wantState(p), kernelState(t, d))
+}
+
+// TestWhatWasAdoptedAndThenFailedStillGoes: a service that was only ever
+// adopted, since its first Apply failed, is no part of what Apply remembers.
+func TestWhatWasAdoptedAndThenFailedStillGoes(t *testing.T) {
+	b := newBed(t)
+	d := b.open(t)
+	apply(t, d, service(vip4, addr("10.0.0.1:1")))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = b.open(t)
+	bad := service(vip4, addr("[fd00::1]:1"))
+	if failed := serviceErrors(t, d.Apply(t.Context(), plan(bad))); len(failed) != 1 {
+		t.Fatalf("%d services failed, want 1", len(failed))
+	}
+	sameState(t, wantState(plan(service(vip4, addr("10.0.0.1:1")))), kernelState(t, d))
+	apply(t, d)
+	sameState(t, nil, kernelState(t, d))
+}
+
+func TestACancelledApplyIsMadeUpForByTheNext(t *testing.T) {
+	d := newBed(t).open(t)
+	before := plan(service(vip4, addr("10.0.0.1:1")), service(vip6, addr("[fd00::1]:1")))
+	if err := d.Apply(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	after := plan(service(vip4, addr("10.0.0.2:1")), service("11.0.0.2:80"))
+	for calls := range 4 {
+		ctx := &doomed{Context: t.Context(), calls: calls}
+		if err := d.Apply(ctx, after); !errors.Is(err, context.Canceled) {
+			t.Fatalf("cancelled at call %d: %v", calls, err)
+		}
+		checkRoom(t, d)
+	}
+	if err := d.Apply(t.Context(), after); err != nil {
+		t.Fatal(err)
+	}
+	sameState(t, wantState(after), kernelState(t, d))
+}
+
+// doomed is cancelled after some calls of Err.
+type doomed struct {
+	context.Context
+	calls int
+}
+
+func (d *doomed) Err() error {
+	if d.calls--; d.calls < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestAnUnchangedServiceIsNotWritten(t *testing.T) {
+	b := newBed(t)
+	d := b.open(t)
+	web := service(vip4, addr("10.0.0.1:1"))
+	apply(t, d, web)
+	before := d.v4.held[web.Frontend]
+	again := *web // another pointer that says the same
+	apply(t, d, &again)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = b.open(t)
+	apply(t, d, web)
+	if after := d.v4.held[web.Frontend]; after != before {
+		t.Errorf("id and slots were %+v, are %+v", before, after)
+	}
+}
+
+// damages are what somebody else may do to the maps; all but the one to IPv6
+// leave the third service alone.
+func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
+	first, second := services[0].Frontend, services[1].Frontend
+	put := func(d *Dataplane, of vip.Frontend, word descriptor) error {
+		return d.objs.Svc.Put(d.v4.held[of].id, bpfService{Descriptor: uint64(word)})
+	}
+	return map[string]func(d *Dataplane) error{
+		"a VIP removed":     func(d *Dataplane) error { return d.objs.Vip4.Delete(d.v4.key(first)) },
+		"an IPv6 VIP gone":  func(d *Dataplane) error { return d.objs.Vip6.Delete(d.v6.key(services[2].Frontend)) },
+		"a descriptor gone": func(d *Dataplane) error { return put(d, first, 0) },
+		"a descriptor that points beyond the slots": func(d *Dataplane) error {
+			return put(d, first, newDescriptor(extent{uint32(len(d.v4.dests)) - 1, 9}, 0))
+		},
+		"a descriptor that points to another's slots": func(d *Dataplane) error {
+			return put(d, first, d.v4.held[second].descriptor)
+		},
+		"a descriptor with another flag": func(d *Dataplane) error {
+			return put(d, first, d.v4.held[first].descriptor|flagPeername<<48)
+		},
+		"a slot overwritten": func(d *Dataplane) error {
+			return d.objs.Slot4.Put(d.v4.held[first].descriptor.slots().base, bpfDest4{Addr: 1})
+		},
+		"a VIP that leads to another's service": func(d *Dataplane) error {
+			return d.objs.Vip4.Put(d.v4.key(first), d.v4.held[second].id)
+		},
+		"a VIP that leads beyond the services": func(d *Dataplane) error {
+			return d.objs.Vip4.Put(d.v4.key(first), uint32(len(d.services.elems)))
+		},
+		"a VIP that nobody made":  func(d *Dataplane) error { return d.objs.Vip4.Put(bpfVip4Key{Addr: 7}, uint32(50)) },
+		"a scope that nobody has": func(d *Dataplane) error { return d.objs.Vip4.Put(bpfVip4Key{Addr: 7, Scope: 1}, uint32(50)) },
+		"everything removed": func(d *Dataplane) error {
+			return errors.Join(d.objs.Vip4.Delete(d.v4.key(first)), d.objs.Vip4.Delete(d.v4.key(second)), put(d, first, 0))
+		},
+	}
+}
+
+func TestDamageIsRepaired(t *testing.T) {
+	services := []*lb.Service{
+		service("11.0.0.1:80", addr("10.0.0.1:1"), addr("10.0.0.2:2")),
+		service("11.0.0.2:80", addr("10.0.0.3:3")),
+		service(vip6, addr("[fd00::1]:1")),
+	}
+	b, whole := newBed(t), t
+	d := b.open(whole)
+	p := plan(services...)
+	for name, damage := range damages(services) {
+		repair := map[string]func(t *testing.T){
+			"by Repair": func(t *testing.T) {
+				if err := d.Repair(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"by a restart": func(t *testing.T) {
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+				d = b.open(whole) // lasts longer than this subtest
+				apply(t, d, services...)
+			},
+		}
+		for how, do := range repair {
+			t.Run(name+" "+how, func(t *testing.T) {
+				if err := d.Apply(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+				before := maps.Clone(d.heldLocked())
+				if err := damage(d); err != nil {
+					t.Fatal(err)
+				}
+				do(t)
+				sameState(t, wantState(p), kernelState(t, d))
+				checkRoom(t, d)
+				if id, was := d.heldLocked()[services[2].Frontend], before[services[2].Frontend]; id != was && !strings.Contains(name, "IPv6") {
+					t.Errorf("a service without damage has id %d now, had %d", id, was)
+				}
+			})
+		}
+	}
+}
+
+func TestAKernelThatFailsToWaitIsMadeUpFor(t *testing.T) {
+	d := newBed(t).open(t)
+	p := plan(service(vip4, addr("10.0.0.1:1")), service(vip6, addr("[fd00::1]:1")))
+	if err := d.Apply(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	wait, broken := d.services.wait, errors.New("broken")
+	d.services.wait = func() error { return broken }
+	apply(t, d) // removing needs no wait, adding afterwards does
+	for what, err := range map[string]error{"Apply": d.Apply(t.Context(), p), "Repair": d.Repair(t.Context())} {
+		if !errors.Is(err, broken) || errors.As(err, new(*lb.ServiceError)) {
+			t.Errorf("%s = %v, want %v for the whole", what, err, broken)
+		}
+	}
+	d.services.wait = wait
+	if err := d.Apply(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	sameState(t, wantState(p), kernelState(t, d))
+	checkRoom(t, d)
+}
+
+func TestRepairWithoutDamageChangesNothing(t *testing.T) {
+	d := newBed(t).open(t)
+	if err := d.Repair(t.Context()); err != nil {
+		t.Errorf("before the first Plan: %v", err)
+	}
+	apply(t, d, service(vip4, addr("10.0.0.1:1")))
+	before := d.v4.held[tcp(addr(vip4))]
+	if err := d.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := d.v4.held[tcp(addr(vip4))]; after != before {
+		t.Errorf("id and slots were %+v, are %+v", before, after)
+	}
+}
+
+func TestAClosedDataplaneSaysSo(t *testing.T) {
+	d := newBed(t).open(t)
+	if err := errors.Join(d.Close(), d.Close()); err != nil {
+		t.Error(err)
+	}
+	if d.Apply(t.Context(), plan()) == nil || d.Repair(t.Context()) == nil {
+		t.Error("it works after Close")
+	}
+}

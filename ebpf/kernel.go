@@ -1,0 +1,144 @@
+package ebpf
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// mapped returns the elements of an array map as memory shared with the
+// programs. The element's size must be a multiple of 8, as the kernel pads
+// others. The caller calls unmap when nobody uses them any more.
+func mapped[T any](m *ebpf.Map) ([]T, error) {
+	n := int(m.MaxEntries())
+	b, err := unix.Mmap(m.FD(), 0, n*int(m.ValueSize()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map memory of %s: %w", m, err)
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n), nil
+}
+
+func unmap[T any](elems []T) error {
+	if len(elems) == 0 {
+		return nil
+	}
+	size := len(elems) * int(unsafe.Sizeof(elems[0]))
+	return unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(&elems[0])), size))
+}
+
+// rcu waits for programs in the kernel. There is no system call for that, but
+// the kernel promises that an update of a map of maps returns only when every
+// program that may have seen the old value has ended (since 4.19; about 10 ms).
+type rcu struct {
+	outer, inner *ebpf.Map
+}
+
+func newRCU() (*rcu, error) {
+	inner, err := ebpf.NewMap(&ebpf.MapSpec{Name: "rcu_inner", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return nil, err
+	}
+	outer, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: "rcu_outer", Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1,
+		InnerMap: &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1},
+	})
+	if err != nil {
+		inner.Close()
+		return nil, err
+	}
+	return &rcu{outer, inner}, nil
+}
+
+// wait returns when every program that was running when it was called has
+// ended.
+func (r *rcu) wait() error {
+	if err := r.outer.Put(uint32(0), r.inner); err != nil {
+		return fmt.Errorf("wait for running programs: %w", err)
+	}
+	return nil
+}
+
+func (r *rcu) Close() error {
+	r.inner.Close()
+	return r.outer.Close()
+}
+
+// descriptor is the word that says where the slots of a service are; its bits
+// are explained at struct service in bpf/maps.h.
+type descriptor uint64
+
+func newDescriptor(slots extent, flags uint16) descriptor {
+	return descriptor(slots.base) | descriptor(slots.n)<<32 | descriptor(flags)<<48
+}
+
+func (d descriptor) slots() extent { return extent{uint32(d), uint32(d >> 32 & 0xffff)} }
+
+// services is the array of services, which both address families share.
+type services struct {
+	elems    []bpfService // memory shared with the programs
+	counters *ebpf.Map    // what the programs counted, by service id
+	ids      *slab
+	slabs    []*slab      // ids and the slots of each family, which settle together
+	removed  bool         // since the last settle, so that ids rest
+	wait     func() error // until programs that run have ended
+	waits    uint64
+}
+
+// forget sets the counters of services to zero.
+func (s *services) forget(ids []uint32) error {
+	zero := make([]bpfCounters, len(ids)*ebpf.MustPossibleCPU())
+	if _, err := s.counters.BatchUpdate(ids, zero, nil); err != nil {
+		return fmt.Errorf("set counters to zero: %w", err)
+	}
+	return nil
+}
+
+func (s *services) load(id uint32) descriptor {
+	return descriptor(atomic.LoadUint64(&s.elems[id].Descriptor))
+}
+
+// store makes d what connections to the service follow from now on. As it is
+// one word, each connection sees the old list or the new one.
+func (s *services) store(id uint32, d descriptor) {
+	atomic.StoreUint64(&s.elems[id].Descriptor, uint64(d))
+}
+
+// settle makes all that rests free, after waiting for the programs that may be
+// reading it.
+func (s *services) settle() error {
+	rests := false
+	for _, sl := range s.slabs {
+		rests = rests || len(sl.resting) > 0
+	}
+	if rests {
+		if err := s.wait(); err != nil {
+			return err
+		}
+		s.waits++
+	}
+	for _, sl := range s.slabs {
+		sl.settle()
+	}
+	s.removed = false
+	return nil
+}
+
+// take hands out n elements of sl, one of s.slabs.
+func (s *services) take(sl *slab, n uint32) (extent, error) {
+	if n == 0 {
+		return extent{}, nil
+	}
+	if e, ok := sl.take(n); ok {
+		return e, nil
+	}
+	if err := s.settle(); err != nil {
+		return extent{}, err
+	}
+	if e, ok := sl.take(n); ok {
+		return e, nil
+	}
+	return extent{}, fmt.Errorf("no room for %d more in a row (%d are free)", n, sl.room())
+}

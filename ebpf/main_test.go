@@ -1,0 +1,298 @@
+package ebpf
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+	"golang.org/x/sys/unix"
+
+	"waggle/internal/testnet"
+	"waggle/lb"
+	"waggle/model"
+	"waggle/vip"
+)
+
+// childEnv, when set, makes the test binary the daemon of
+// TestAKilledDaemonLosesNothing: it holds a JSON childTask.
+const childEnv = "WAGGLE_EBPF_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if task := os.Getenv(childEnv); task != "" {
+		if err := childMain(task); err != nil {
+			fmt.Fprintln(os.Stderr, "child:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+type childTask struct {
+	PinDir, Cgroup string
+	VIP, Backend   netip.AddrPort
+}
+
+// childMain opens, applies, says so, and waits to be killed.
+func childMain(text string) error {
+	var task childTask
+	if err := json.Unmarshal([]byte(text), &task); err != nil {
+		return err
+	}
+	cfg := smallConfig()
+	cfg.PinDir, cfg.Cgroup = task.PinDir, task.Cgroup
+	d, err := Open(cfg, zap.NewNop(), nil)
+	if err != nil {
+		return err
+	}
+	p := plan(&lb.Service{Frontend: tcp(task.VIP), Backends: []lb.Backend{{Addr: task.Backend, Weight: 1}}})
+	if err := d.Apply(context.Background(), p); err != nil {
+		return err
+	}
+	fmt.Println("applied")
+	select {}
+}
+
+func smallConfig() Config {
+	return Config{Services: 64, Slots4: 4096, Slots6: 4096}
+}
+
+// bed is a place to balance in that is no other test's: a bpf file system, a
+// cgroup that the test process is in, and a network namespace.
+type bed struct {
+	cfg Config
+	ns  *testnet.Namespace
+}
+
+func newBed(tb testing.TB) *bed {
+	tb.Helper()
+	b := &bed{cfg: smallConfig(), ns: testnet.New(tb)}
+	b.cfg.PinDir = testnet.PinDir(tb)
+	b.cfg.Cgroup = testnet.Cgroup(tb)
+	testnet.Enter(tb, b.cfg.Cgroup)
+	return b
+}
+
+// open opens a Dataplane that is closed with the test at the latest.
+func (b *bed) open(tb testing.TB) *Dataplane {
+	tb.Helper()
+	return b.openWith(tb, nil)
+}
+
+func (b *bed) openWith(tb testing.TB, reg prometheus.Registerer) *Dataplane {
+	tb.Helper()
+	d, err := Open(b.cfg, zaptest.NewLogger(tb, zaptest.Level(zap.WarnLevel)), reg)
+	if errors.Is(err, ErrNotSupported) {
+		testnet.Skip(tb, err.Error())
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			tb.Errorf("close: %v", err)
+		}
+	})
+	return d
+}
+
+// tcp returns the frontend of TCP at an address.
+func tcp(a netip.AddrPort) vip.Frontend { return vip.Frontend{Addr: a, Proto: model.TCP} }
+
+func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func service(frontend string, backends ...netip.AddrPort) *lb.Service {
+	s := &lb.Service{Frontend: tcp(addr(frontend))}
+	for _, b := range backends {
+		s.Backends = append(s.Backends, lb.Backend{Addr: b, Weight: 1})
+	}
+	return s
+}
+
+func plan(services ...*lb.Service) *lb.Plan {
+	e := model.Groups[vip.Frontend, *lb.Service]{}.Edit()
+	for _, s := range services {
+		e.Set(s.Frontend, s)
+	}
+	return &lb.Plan{Services: e.Groups()}
+}
+
+func apply(tb testing.TB, d *Dataplane, services ...*lb.Service) {
+	tb.Helper()
+	if err := d.Apply(tb.Context(), plan(services...)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// peer connects to a in the namespace and returns what getpeername shows.
+func (b *bed) peer(a netip.AddrPort) (peer netip.AddrPort, err error) {
+	err = b.ns.Do(func() error {
+		peer, err = connect(a)
+		return err
+	})
+	return peer, err
+}
+
+// connect opens a TCP connection by the bare system calls, resets it, and
+// returns what getpeername showed. A v4-mapped address is connected to from an
+// IPv6 socket.
+func connect(a netip.AddrPort) (netip.AddrPort, error) {
+	return connectProto(a, 0)
+}
+
+func connectProto(a netip.AddrPort, proto int) (netip.AddrPort, error) {
+	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())})
+	if a.Addr().Is4() {
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, proto)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	if err := unix.Connect(fd, sa); err != nil {
+		return netip.AddrPort{}, fmt.Errorf("connect to %s: %w", a, err)
+	}
+	peer, err := unix.Getpeername(fd)
+	switch p := peer.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(p.Addr), uint16(p.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(p.Addr), uint16(p.Port)), nil
+	}
+	return netip.AddrPort{}, fmt.Errorf("getpeername: %v, %w", peer, err)
+}
+
+// sink accepts connections at a in the namespace and drops them.
+func (b *bed) sink(tb testing.TB, a string) netip.AddrPort {
+	tb.Helper()
+	var l net.Listener
+	b.ns.Must(tb, func() (err error) {
+		l, err = net.Listen("tcp", a)
+		return err
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	tb.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return addr(l.Addr().String())
+}
+
+// kernelState reads what the kernel's maps say by plain look-ups, as services
+// whose backends' weights are their numbers of slots.
+func kernelState(tb testing.TB, d *Dataplane) map[vip.Frontend]lb.Service {
+	tb.Helper()
+	out := map[vip.Frontend]lb.Service{}
+	readFamily(tb, d, d.v4, out, func(e bpfDest4) netip.AddrPort {
+		f, _ := d.v4.frontend(bpfVip4Key{Addr: e.Addr, Port: e.Port})
+		return f.Addr
+	})
+	readFamily(tb, d, d.v6, out, func(e bpfDest6) netip.AddrPort {
+		f, _ := d.v6.frontend(bpfVip6Key{Addr: e.Addr, Port: e.Port})
+		return f.Addr
+	})
+	return out
+}
+
+func readFamily[K, D comparable](tb testing.TB, d *Dataplane, f *family[K, D], out map[vip.Frontend]lb.Service, dest func(D) netip.AddrPort) {
+	tb.Helper()
+	var key K
+	var id uint32
+	slots := d.objs.Slot4
+	if f.name == "IPv6" {
+		slots = d.objs.Slot6
+	}
+	it := f.vips.Iterate()
+	for it.Next(&key, &id) {
+		frontend, ours := f.frontend(key)
+		if !ours {
+			tb.Errorf("a VIP with a scope: %+v", key)
+		}
+		var s bpfService
+		if err := d.objs.Svc.Lookup(id, &s); err != nil {
+			tb.Fatal(err)
+		}
+		where := descriptor(s.Descriptor)
+		got := lb.Service{Frontend: frontend, Peername: where>>48&flagPeername != 0}
+		for i := where.slots().base; i < where.slots().end(); i++ {
+			var e D
+			if err := slots.Lookup(i, &e); err != nil {
+				tb.Fatal(err)
+			}
+			to := dest(e)
+			if n := len(got.Backends); n > 0 && got.Backends[n-1].Addr == to {
+				got.Backends[n-1].Weight++
+			} else {
+				got.Backends = append(got.Backends, lb.Backend{Addr: to, Weight: 1})
+			}
+		}
+		out[frontend] = got
+	}
+	if err := it.Err(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// wantState is kernelState of a Plan whose weights have no common divisor.
+func wantState(p *lb.Plan) map[vip.Frontend]lb.Service {
+	out := map[vip.Frontend]lb.Service{}
+	for f, s := range p.Services.All() {
+		out[f] = lb.Service{Frontend: f, Backends: s.Backends, Peername: s.Peername && f.Proto == model.TCP}
+	}
+	return out
+}
+
+var compareFrontends = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+
+func sameState(tb testing.TB, want, got map[vip.Frontend]lb.Service) {
+	tb.Helper()
+	if diff := cmp.Diff(want, got, compareFrontends, cmpopts.EquateEmpty()); diff != "" {
+		tb.Fatalf("the kernel's maps (-want +got):\n%s", diff)
+	}
+}
+
+// pinned lists what is below the folder of the bed's bpf file system.
+func (b *bed) pinned(tb testing.TB) []string {
+	tb.Helper()
+	var out []string
+	root := filepath.Dir(b.cfg.PinDir)
+	err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		rel, _ := filepath.Rel(root, path)
+		if err == nil && !slices.Contains([]string{".", "maps.debug", "progs.debug"}, rel) {
+			out = append(out, rel)
+		}
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
