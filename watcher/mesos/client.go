@@ -1,0 +1,164 @@
+package mesos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// maxHops bounds how often a request is sent on to another master.
+const maxHops = 3
+
+// resolve looks a host name up.
+type resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
+// client speaks HTTP to masters. It follows redirects itself: net/http would
+// drop credentials and, for a body it cannot rewind, hand the redirect back.
+type client struct {
+	http *http.Client
+}
+
+func newClient(cfg Config) *client {
+	dialer := &net.Dialer{
+		Timeout:   cfg.DialTimeout,
+		KeepAlive: 15 * time.Second,
+	}
+	return &client{&http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			// The node's resolver is waggle; masters are looked up past it.
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				return dial(ctx, dialer, cfg.Resolve, network, addr)
+			},
+			TLSHandshakeTimeout:   cfg.DialTimeout,
+			ResponseHeaderTimeout: cfg.FirstByte,
+			DisableKeepAlives:     true,
+			DisableCompression:    true, // streams never are
+		},
+	}}
+}
+
+func dial(ctx context.Context, d *net.Dialer, lookup resolve, network, addr string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]netip.Addr, 1)
+	if addrs[0], err = netip.ParseAddr(host); err != nil {
+		if addrs, err = lookup(ctx, host); err != nil {
+			return nil, err
+		}
+	}
+	errs := []error{fmt.Errorf("no address of %s answers", host)}
+	for _, a := range addrs {
+		c, err := d.DialContext(ctx, network, net.JoinHostPort(a.String(), port))
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// masterURL reads a configured master: host:port, or http(s)://host:port.
+func masterURL(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("master %q: %w", text, err)
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Port() == "" || strings.Trim(u.Path, "/") != "" {
+		return nil, fmt.Errorf("master %q is not host:port or http(s)://host:port", text)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// subscribe asks master, or whoever it says leads, for the event stream. The
+// caller closes the body; leader is the address that answered.
+func (c *client) subscribe(ctx context.Context, master *url.URL) (body io.ReadCloser, leader netip.AddrPort, err error) {
+	at := *master
+	for range maxHops + 1 {
+		resp, peer, err := c.post(ctx, at)
+		if err != nil {
+			return nil, leader, err
+		}
+		if resp.StatusCode == http.StatusOK {
+			if err := streamType(resp); err != nil {
+				resp.Body.Close()
+				return nil, leader, fmt.Errorf("subscribe at %s: %w", at.Host, err)
+			}
+			return resp.Body, peer, nil
+		}
+		said := reason(resp)
+		if !isRedirect(resp.StatusCode) {
+			return nil, leader, fmt.Errorf("subscribe at %s: %s%s", at.Host, resp.Status, said)
+		}
+		// Scheme-relative: "//host:port/api/v1", or without a path.
+		to, err := at.Parse(resp.Header.Get("Location"))
+		if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
+			return nil, leader, fmt.Errorf("subscribe at %s: cannot follow redirect to %q", at.Host, resp.Header.Get("Location"))
+		}
+		at = url.URL{Scheme: to.Scheme, Host: to.Host}
+	}
+	return nil, leader, fmt.Errorf("subscribe at %s: sent on more than %d times, last to %s", master.Host, maxHops, at.Host)
+}
+
+func (c *client) post(ctx context.Context, at url.URL) (*http.Response, netip.AddrPort, error) {
+	var peer netip.AddrPort
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
+			peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
+		}
+	}})
+	at.Path = "/api/v1"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(`{"type":"SUBSCRIBE"}`))
+	if err != nil {
+		return nil, peer, fmt.Errorf("subscribe at %s: %w", at.Host, err)
+	}
+	// Masters compare the type literally: no charset.
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "waggle")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, peer, fmt.Errorf("subscribe: %w", err)
+	}
+	return resp, peer, nil
+}
+
+func isRedirect(code int) bool {
+	switch code {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// streamType refuses an answer that is no event stream, a proxy's page say.
+func streamType(resp *http.Response) error {
+	t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	if t != "application/json" {
+		return fmt.Errorf("answer is %q, not application/json", t)
+	}
+	return nil
+}
+
+// reason closes the answer and returns the beginning of its text.
+func reason(resp *http.Response) string {
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 300))
+	if s := strings.TrimSpace(string(text)); s != "" {
+		return ": " + s
+	}
+	return ""
+}

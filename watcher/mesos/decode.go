@@ -1,0 +1,227 @@
+package mesos
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"waggle/model"
+)
+
+// Format is the form of a recorded document.
+type Format string
+
+// The forms there are.
+const (
+	Auto     Format = "auto"      // found out from the content
+	Events   Format = "events"    // one event a line
+	RecordIO Format = "recordio"  // events as a master sends them
+	GetState Format = "get_state" // the answer to GET_STATE, of a master or an agent
+	State    Format = "state"     // the answer to GET /state
+	Marathon Format = "marathon"  // the answer to GET /v2/apps or /v2/groups: recognised, not read
+)
+
+// Formats returns the names that ParseFormat takes.
+func Formats() []string {
+	return []string{string(Auto), string(Events), string(RecordIO), string(GetState), string(State), string(Marathon)}
+}
+
+// ErrMarathon is what Decode returns for a document of Marathon.
+var ErrMarathon = errors.New("documents of Marathon cannot be read yet")
+
+// ParseFormat reads the name of a Format.
+func ParseFormat(name string) (Format, error) {
+	if !slices.Contains(Formats(), name) {
+		return "", fmt.Errorf("%q is none of %s", name, strings.Join(Formats(), ", "))
+	}
+	return Format(name), nil
+}
+
+// Decode reads one recorded document and returns what ran at its end. What
+// cannot be read costs only itself and is among the Problems, a cut-off stream
+// included; the error is for a document that holds no picture at all, and
+// ErrMarathon. Host names are looked up with resolve before Decode returns.
+func Decode(ctx context.Context, r io.Reader, f Format, resolve func(context.Context, string) ([]netip.Addr, error)) (*model.Snapshot, error) {
+	in := bufio.NewReader(r)
+	if f == Auto {
+		text, err := io.ReadAll(in)
+		if err != nil {
+			return nil, fmt.Errorf("read document: %w", err)
+		}
+		if f, err = detect(text); err != nil {
+			return nil, err
+		}
+		in = bufio.NewReader(bytes.NewReader(text))
+	}
+	if f == Marathon {
+		return nil, ErrMarathon
+	}
+	d := &document{scanner: newScanner()}
+	d.handler = d.newHandler()
+	if err := d.read(in, f); err != nil {
+		return nil, fmt.Errorf("read as %s: %w", f, err)
+	}
+	if d.world == nil {
+		return nil, fmt.Errorf("read as %s: no picture of a cluster in it", f)
+	}
+	for id, addr := range lookupAll(ctx, resolve, d.world.unresolved) {
+		d.world.resolved(id, addr)
+	}
+	snap := d.world.snapshot()
+	snap.Leader = d.leader
+	return snap, nil
+}
+
+// document is a recorded document while it is read.
+type document struct {
+	handler *handler
+	scanner *scanner
+	world   *world // nil before a picture
+	leader  netip.AddrPort
+}
+
+func (d *document) read(in *bufio.Reader, f Format) error {
+	plan := d.handler.plan()
+	switch f {
+	case State:
+		d.begin()
+		plan = d.world.statePlan(func(a netip.AddrPort) { d.leader = a })
+		return d.one(in, plan)
+	case GetState:
+		return d.one(in, plan)
+	case Events:
+		return d.lines(in, plan)
+	default:
+		return d.records(in, plan)
+	}
+}
+
+func (d *document) begin() { d.world = newWorld(&model.Snapshot{}) }
+
+func (d *document) one(in io.Reader, plan map[string]visit) error {
+	d.scanner.reset(in)
+	return d.handler.read(d.scanner, plan)
+}
+
+// newHandler returns what applies events as a Source does, but takes an update
+// for an unknown task as it comes: there is nobody to ask again.
+func (d *document) newHandler() *handler {
+	return &handler{
+		kind:     func(string) {},
+		picture:  d.begin,
+		interval: func(float64) {},
+		updated: d.ready(func(w *world, raw json.RawMessage) {
+			if err := w.updateTask(raw); err != nil {
+				w.wrong("", &fieldError{"task_updated", "", err})
+			}
+		}),
+		task: d.ready((*world).addTask), agent: d.ready((*world).addAgent), framework: d.ready((*world).addFramework),
+		agentGone: d.ready((*world).removeAgent), frameworkGone: d.ready((*world).removeFramework),
+		wrong: d.wrong, lost: d.wrong,
+	}
+}
+
+// ready returns f for the world there is; before a picture there is nothing to
+// change.
+func (d *document) ready(f func(*world, json.RawMessage)) func(json.RawMessage) {
+	return func(raw json.RawMessage) {
+		if d.world != nil {
+			f(d.world, raw)
+		}
+	}
+}
+
+func (d *document) wrong(err error) {
+	if d.world != nil {
+		d.world.wrong("", err)
+	}
+}
+
+// lines reads one event a line. A line that is no event costs itself.
+func (d *document) lines(in *bufio.Reader, plan map[string]visit) error {
+	for n := 1; ; n++ {
+		line, err := in.ReadBytes('\n')
+		if len(bytes.TrimSpace(line)) > 0 {
+			if err := d.one(bytes.NewReader(line), plan); err != nil {
+				err = &fieldError{fmt.Sprintf("line %d", n), "", err}
+				if d.world == nil {
+					return err
+				}
+				d.wrong(err)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// records reads a stream as a master sends it. What is lost of it leaves what
+// it told before.
+func (d *document) records(in io.Reader, plan map[string]visit) error {
+	r := newRecordReader(in)
+	for {
+		_, err := r.next(DefaultConfig().MaxPicture)
+		if err == io.EOF {
+			return nil
+		}
+		framed := err == nil
+		if framed {
+			err = d.one(r, plan)
+		}
+		if err == nil {
+			continue
+		}
+		err = &fieldError{fmt.Sprintf("record %d", r.n), "", err}
+		if d.world == nil {
+			return err
+		}
+		if d.wrong(err); !framed {
+			return nil
+		}
+	}
+}
+
+// detect tells the form from the first byte, or from the keys of the first
+// document.
+func detect(text []byte) (Format, error) {
+	text = bytes.TrimLeft(text, " \t\r\n")
+	if len(text) > 0 && text[0] >= '0' && text[0] <= '9' {
+		return RecordIO, nil
+	}
+	if len(text) == 0 || text[0] != '{' {
+		return "", errors.New("neither RecordIO nor a JSON object; name its form")
+	}
+	forms := map[string]Format{
+		"get_state": GetState, "slaves": State, "frameworks": State, "leader": State,
+		"apps": Marathon, "groups": Marathon, "pods": Marathon,
+	}
+	var found Format
+	s := newScanner()
+	s.reset(bytes.NewReader(text))
+	err := s.members(func(key []byte) error {
+		if f, ok := forms[string(key)]; ok {
+			found = f
+		} else if string(key) == "type" && found == "" {
+			found = Events
+		}
+		return s.skip()
+	})
+	switch {
+	case found != "": // what else is wrong with it is said when it is read
+		return found, nil
+	case err != nil:
+		return "", fmt.Errorf("read first document: %w", err)
+	}
+	return "", errors.New("neither events, nor GET_STATE, nor /state; name its form")
+}

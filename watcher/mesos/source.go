@@ -1,0 +1,207 @@
+package mesos
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"waggle/model"
+	"waggle/watcher"
+)
+
+// Config says which masters to follow and how patiently.
+type Config struct {
+	// Masters are asked in turn; any of them leads to the leader. Each is
+	// host:port or http(s)://host:port.
+	Masters []string
+	// Resolve looks up the host names of masters, agents and frameworks. It
+	// must not ask this daemon, which may be the node's resolver. Nil means
+	// net.DefaultResolver.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	DialTimeout time.Duration // for a connection and for its TLS handshake
+	// FirstByte is how long a master may compute its first answer: it blocks
+	// while it snapshots a large cluster.
+	FirstByte time.Duration
+	// MinBackoff and MaxBackoff bound the wait before the masters are asked
+	// again, which doubles with every round in vain and is spread at random
+	// over half its length, lest all nodes come at once.
+	MinBackoff, MaxBackoff time.Duration
+	// MaxDelay bounds how long a change waits while further events are already
+	// read: it only matters in a storm. A single change waits for nothing.
+	MaxDelay time.Duration
+	// ResyncAfter is the least age of a stream that is given up because it
+	// turned out to have a hole: an update for an unknown task, say.
+	ResyncAfter time.Duration
+	// MaxPicture and MaxEvent bound the first record of a stream and each
+	// later one, in bytes. Neither is memory: a picture is taken piece by piece.
+	MaxPicture, MaxEvent int64
+}
+
+// DefaultConfig follows no master with a back-off of 2 s to 30 s.
+func DefaultConfig() Config {
+	return Config{
+		DialTimeout: 5 * time.Second,
+		FirstByte:   2 * time.Minute,
+		MinBackoff:  2 * time.Second,
+		MaxBackoff:  30 * time.Second,
+		MaxDelay:    5 * time.Millisecond,
+		ResyncAfter: time.Minute,
+		MaxPicture:  2 << 30,
+		MaxEvent:    64 << 20,
+	}
+}
+
+// Status is how the source stands.
+type Status struct {
+	Connected bool      // a stream has delivered its first picture and is alive
+	Leader    string    // the master followed, or last followed; empty before
+	LastEvent time.Time // zero before the first; heartbeats count
+	Err       error     // why it is not connected; nil while it is, and before the first try ended
+}
+
+// Source follows the leading master. Make it with New.
+type Source struct {
+	cfg     Config
+	masters []*url.URL
+	client  *client
+	log     *zap.Logger
+	metrics *metrics
+
+	lookup chan struct{} // one slot: there are names to look up
+
+	turn    sync.Mutex      // guards the following, and one publish at a time
+	world   *world          // nil before the first complete picture
+	last    *model.Snapshot // empty before
+	publish func(*model.Snapshot)
+
+	mu     sync.Mutex // guards the following
+	status Status
+}
+
+var _ watcher.Source = (*Source)(nil)
+
+// New returns a Source, or an error that names the master that cannot be one.
+// reg may be nil.
+func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error) {
+	if cfg.Resolve == nil {
+		cfg.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	s := &Source{cfg: cfg, log: log, lookup: make(chan struct{}, 1), last: &model.Snapshot{}}
+	for _, m := range cfg.Masters {
+		u, err := masterURL(m)
+		if err != nil {
+			return nil, err
+		}
+		s.masters = append(s.masters, u)
+	}
+	s.client = newClient(cfg)
+	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
+	return s, nil
+}
+
+// Status returns how the source stands. It is safe for concurrent use.
+func (s *Source) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+func (s *Source) setStatus(f func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.status)
+}
+
+// Run follows the masters until ctx ends; see watcher.Source. It is for one
+// call.
+func (s *Source) Run(ctx context.Context, publish func(*model.Snapshot)) error {
+	if len(s.masters) == 0 {
+		return errors.New("no Mesos master to follow")
+	}
+	s.publish = publish
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.follow(ctx) })
+	g.Go(func() error { return s.resolveNames(ctx) })
+	return g.Wait()
+}
+
+// follow goes from stream to stream.
+func (s *Source) follow(ctx context.Context) error {
+	next, backoff := 0, s.cfg.MinBackoff
+	for {
+		followed := s.round(ctx, &next)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if followed {
+			backoff = s.cfg.MinBackoff
+		}
+		wait := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return ctx.Err()
+		case <-wait.C:
+		}
+		backoff = min(2*backoff, s.cfg.MaxBackoff)
+	}
+}
+
+// round asks each master once, from *next on, until one led to a stream that
+// delivered a picture. It returns when that ended: its master is likely to know
+// who leads now, and is asked first next time.
+func (s *Source) round(ctx context.Context, next *int) (followed bool) {
+	for range s.masters {
+		master := s.masters[*next%len(s.masters)]
+		followed, err := s.stream(ctx, master)
+		if ctx.Err() != nil {
+			return followed
+		}
+		s.metrics.reconnects.Inc()
+		s.metrics.connected.Set(0)
+		s.log.Warn("not following a master; what was served is served on",
+			zap.String("asked", master.Host), zap.Error(err))
+		s.setStatus(func(st *Status) { st.Connected, st.Err = false, err })
+		if followed {
+			return true
+		}
+		*next++
+	}
+	return false
+}
+
+// publishLocked publishes what runs now; turn is held.
+func (s *Source) publishLocked(leader netip.AddrPort) {
+	snap := s.world.snapshot()
+	snap.Leader = leader
+	for _, m := range s.masters {
+		if a, err := netip.ParseAddrPort(m.Host); err == nil {
+			snap.Masters = append(snap.Masters, a)
+		}
+	}
+	s.last = snap
+	s.metrics.tasks.Set(float64(len(s.world.tasks)))
+	s.metrics.agents.Set(float64(snap.Agents.Len()))
+	s.metrics.frameworks.Set(float64(snap.Frameworks.Len()))
+	s.metrics.problems.Set(float64(len(snap.Problems) + s.world.trouble))
+	s.metrics.published.Inc()
+	if len(s.world.unresolved) > 0 {
+		select {
+		case s.lookup <- struct{}{}:
+		default:
+		}
+	}
+	s.publish(snap)
+}

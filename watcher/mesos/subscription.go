@@ -1,0 +1,258 @@
+package mesos
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// missedHeartbeats is how many heartbeats may be missing before a stream counts
+// as dead.
+const missedHeartbeats = 3
+
+// errResync ends a stream whose picture is known to be incomplete.
+var errResync = errors.New("picture has a hole, subscribing anew")
+
+// errSilent ends a stream on which not even heartbeats come.
+var errSilent = errors.New("silent for too long")
+
+// subscription is one event stream while it lasts.
+type subscription struct {
+	source   *Source
+	leader   netip.AddrPort
+	started  time.Time
+	watchdog *time.Timer
+	patience time.Duration // what the watchdog is set to
+
+	handler *handler
+	scanner *scanner
+	plan    map[string]visit
+	event   bytes.Buffer
+
+	kind     string    // type of the record being read
+	world    *world    // the one being filled, the source's once complete
+	complete bool      // world is that of a complete picture
+	broken   error     // why the picture being read cannot be trusted
+	resync   bool      // the picture has a hole
+	since    time.Time // of the first change not published yet; zero when none
+}
+
+// stream follows one event stream to its end. followed says that it delivered a
+// complete picture.
+func (s *Source) stream(ctx context.Context, master *url.URL) (followed bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	body, leader, err := s.client.subscribe(ctx, master)
+	if err != nil {
+		return false, err
+	}
+	defer body.Close()
+	st := &subscription{source: s, leader: leader, started: time.Now(), patience: s.cfg.FirstByte, scanner: newScanner()}
+	st.handler = st.newHandler()
+	st.plan = st.handler.plan()
+	st.watchdog = time.AfterFunc(st.patience, func() {
+		cancel(errSilent)
+	})
+	defer st.watchdog.Stop()
+	err = st.run(body)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return st.complete, fmt.Errorf("stream of %s: %w", leader, err)
+}
+
+// lively resets the watchdog whenever bytes arrive: a large picture on a slow
+// line is not silence.
+type lively struct {
+	io.Reader
+	st *subscription
+}
+
+func (l lively) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if n > 0 {
+		l.st.watchdog.Reset(l.st.patience)
+	}
+	return n, err
+}
+
+// run reads records until the stream ends.
+func (st *subscription) run(body io.Reader) error {
+	cfg := st.source.cfg
+	r := newRecordReader(lively{body, st})
+	limit := cfg.MaxPicture
+	for {
+		n, err := r.next(limit)
+		if err != nil {
+			return noEOF(err)
+		}
+		st.source.metrics.bytes.Add(float64(n))
+		st.kind = ""
+		if st.complete {
+			err = st.takeEvent(r)
+		} else {
+			err = st.takePicture(r)
+		}
+		if err != nil {
+			return err
+		}
+		st.watchdog.Reset(st.patience) // which the record may have changed
+		st.source.setStatus(func(s *Status) { s.LastEvent = time.Now() })
+		if st.complete {
+			limit = cfg.MaxEvent
+		}
+		st.flush(r.ready())
+		// Counted last, so that who sees the count sees the effect.
+		st.source.metrics.events.WithLabelValues(eventType(st.kind)).Inc()
+		if st.resync && time.Since(st.started) > cfg.ResyncAfter {
+			return errResync
+		}
+	}
+}
+
+// takePicture reads the record that should be the first picture, into a world
+// that nobody else sees until it is complete. A heartbeat may come before it
+// (Mesos 1.5.0).
+func (st *subscription) takePicture(r *recordReader) error {
+	st.scanner.reset(r)
+	err := errors.Join(st.handler.read(st.scanner, st.plan), st.broken)
+	if err == nil && st.world == nil && st.kind == "SUBSCRIBED" {
+		err = errors.New("SUBSCRIBED without get_state")
+	}
+	if err != nil {
+		return fmt.Errorf("read first picture: %w", err)
+	}
+	if st.world == nil {
+		return nil
+	}
+	s := st.source
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	st.complete, s.world = true, st.world
+	s.setStatus(func(status *Status) {
+		*status = Status{Connected: true, Leader: st.leader.String(), LastEvent: time.Now()}
+	})
+	s.metrics.connected.Set(1)
+	s.log.Info("following master", zap.Stringer("leader", st.leader), zap.Int("tasks", len(st.world.tasks)))
+	return nil
+}
+
+// takeEvent takes a later record, read whole before the world is locked. One
+// that is not JSON costs only itself, and a resync.
+func (st *subscription) takeEvent(r *recordReader) error {
+	st.event.Reset()
+	if _, err := st.event.ReadFrom(r); err != nil {
+		return err
+	}
+	st.source.turn.Lock()
+	defer st.source.turn.Unlock()
+	st.scanner.reset(&st.event)
+	if err := st.handler.read(st.scanner, st.plan); err != nil {
+		st.wrong(&fieldError{fmt.Sprintf("record %d", r.n), "", err})
+		st.resync = true
+	}
+	return nil
+}
+
+// flush publishes what changed unless more is already here to be read, and
+// then only for so long.
+func (st *subscription) flush(more bool) {
+	s := st.source
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if !st.complete {
+		return
+	}
+	st.world.sweep()
+	if !st.world.publishable() {
+		return
+	}
+	now := time.Now()
+	if st.since.IsZero() {
+		st.since = now
+	}
+	if more && now.Sub(st.since) < s.cfg.MaxDelay {
+		return
+	}
+	st.since = time.Time{}
+	s.publishLocked(st.leader)
+}
+
+// newHandler connects what a record holds to the world.
+func (st *subscription) newHandler() *handler {
+	return &handler{
+		kind:    func(kind string) { st.kind = kind },
+		picture: st.begin,
+		interval: func(seconds float64) {
+			if d := time.Duration(seconds * float64(time.Second)); d >= time.Millisecond {
+				st.patience = missedHeartbeats * d
+			}
+		},
+		updated: st.ready(func(w *world, raw json.RawMessage) {
+			if err := w.updateTask(raw); err != nil {
+				st.source.metrics.unknown.Inc()
+				st.resync = true
+			}
+		}),
+		task: st.ready((*world).addTask), agent: st.ready((*world).addAgent), framework: st.ready((*world).addFramework),
+		agentGone: st.ready((*world).removeAgent), frameworkGone: st.ready((*world).removeFramework),
+		wrong: st.wrong, lost: st.lost,
+	}
+}
+
+// begin makes an empty world for a picture. A stream has only one picture: in a
+// later record it would be taken for a broken event.
+func (st *subscription) begin() {
+	if st.complete {
+		st.resync = true
+		return
+	}
+	st.source.turn.Lock()
+	defer st.source.turn.Unlock()
+	st.world = newWorld(st.source.last)
+}
+
+// ready returns f for the world there is; before a picture there is nothing to
+// change.
+func (st *subscription) ready(f func(*world, json.RawMessage)) func(json.RawMessage) {
+	return func(raw json.RawMessage) {
+		if st.world != nil {
+			f(st.world, raw)
+		}
+	}
+}
+
+// wrong notes that one value is not what it should be, which costs only itself.
+func (st *subscription) wrong(err error) {
+	if st.world != nil {
+		st.world.wrong("", err)
+	}
+}
+
+// lost notes that a whole list is missing. A picture without it would empty the
+// world, and is not believed.
+func (st *subscription) lost(err error) {
+	st.wrong(err)
+	st.resync = true
+	if !st.complete && st.broken == nil {
+		st.broken = err
+	}
+}
+
+// eventType bounds the label of a metric to the types there are.
+func eventType(kind string) string {
+	switch kind {
+	case "SUBSCRIBED", "HEARTBEAT", "TASK_ADDED", "TASK_UPDATED", "AGENT_ADDED", "AGENT_REMOVED",
+		"FRAMEWORK_ADDED", "FRAMEWORK_UPDATED", "FRAMEWORK_REMOVED":
+		return kind
+	}
+	return "other"
+}
