@@ -1,0 +1,42 @@
+package api
+
+import "time"
+
+// Status says in one screen whether a node is well and what is wrong.
+type Status struct {
+	Version string `json:"version"`
+	Ready   bool   `json:"ready"` // names are served, and VIPs where there is a balancer
+	// Reasons say, one sentence each, what keeps the node from being ready or
+	// does not work as wished.
+	Reasons  []string `json:"reasons"`
+	Source   Source   `json:"source"`
+	Balancer Balancer `json:"balancer"`
+	DNS      []string `json:"dns"`  // addresses listened on
+	HTTP     []string `json:"http"` // likewise
+	Counts   Counts   `json:"counts"`
+}
+
+// Source is how the scheduler is followed.
+type Source struct {
+	Connected bool      `json:"connected"`
+	Leader    string    `json:"leader"` // empty while unknown
+	Published time.Time `json:"published,omitzero"`
+	LastEvent time.Time `json:"last_event,omitzero"`
+	Error     string    `json:"error,omitempty"` // the last one, while not connected
+}
+
+// Balancer is how VIPs reach the kernel.
+type Balancer struct {
+	Kind  string `json:"kind"`            // ebpf or none
+	Error string `json:"error,omitempty"` // why it is none, or what it could not program
+}
+
+// Counts are the sizes of what the node knows and serves.
+type Counts struct {
+	Apps     int `json:"apps"`
+	Tasks    int `json:"tasks"`
+	Agents   int `json:"agents"`
+	VIPs     int `json:"vips"`
+	Names    int `json:"names"`
+	Problems int `json:"problems"`
+}
