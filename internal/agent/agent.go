@@ -1,0 +1,286 @@
+// Package agent drives the pipeline: each Snapshot a Source publishes becomes a
+// Table, a Plan in the kernel and a Zone, in that order. It is the one place
+// that sees every stage; read it first. It answers no queries and serves no
+// HTTP: those read its State.
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"waggle/dns"
+	"waggle/lb"
+	"waggle/model"
+	"waggle/vip"
+	"waggle/watcher"
+)
+
+// Config sets up the stages of the pipeline.
+type Config struct {
+	VIP vip.Config
+	LB  lb.Config
+	DNS dns.Config
+	// RetryAfter is how long a failed Apply waits before the next try: short,
+	// since names freeze meanwhile, but not so short that a kernel that
+	// refuses is asked in a loop.
+	RetryAfter time.Duration
+	// RepairEvery is how often the kernel is compared with the Plan in case
+	// somebody else has changed it. It bounds how long such damage lasts; one
+	// look costs 50 ms at a million backends, and next to nothing usually.
+	RepairEvery time.Duration
+}
+
+// DefaultConfig returns the stages' own defaults, a retry after 1 s and a repair
+// every 10 s.
+func DefaultConfig() Config {
+	return Config{
+		VIP:         vip.DefaultConfig(),
+		LB:          lb.DefaultConfig(),
+		DNS:         dns.DefaultConfig(),
+		RetryAfter:  time.Second,
+		RepairEvery: 10 * time.Second,
+	}
+}
+
+// repairer is what a Dataplane may be besides: one that can bring the kernel
+// back to the last Plan after somebody else has changed it.
+type repairer interface {
+	Repair(ctx context.Context) error
+}
+
+// State is what one turn of the pipeline made. All parts are immutable.
+type State struct {
+	Snapshot *model.Snapshot
+	Table    *vip.Table // what the Snapshot asks for
+	Applied  *vip.Table // what the kernel balances, so what names may say; nil without a Dataplane
+	Plan     *lb.Plan   // nil without a Dataplane
+	Zone     *dns.Zone
+
+	Published time.Time // when the Source published the Snapshot
+	Err       error     // why Applied is behind Table; nil when it is not
+	// Unsupported are the services that the Dataplane can never balance.
+	Unsupported []*lb.ServiceError
+}
+
+// Agent is the pipeline. Its methods are safe for concurrent use.
+type Agent struct {
+	cfg     Config
+	source  watcher.Source
+	plane   lb.Dataplane
+	log     *zap.Logger
+	metrics *metrics
+	now     func() time.Time
+
+	published atomic.Pointer[publication]
+	dirty     chan struct{} // one slot: a publication waits
+	state     atomic.Pointer[State]
+}
+
+type publication struct {
+	snapshot *model.Snapshot
+	at       time.Time
+}
+
+// New returns an Agent that follows source and programs plane. A nil plane
+// means no balancing: then no VIP is named either. The caller keeps plane and
+// closes it after Run has returned. reg may be nil.
+func New(cfg Config, source watcher.Source, plane lb.Dataplane, log *zap.Logger, reg prometheus.Registerer) *Agent {
+	a := &Agent{
+		cfg: cfg, source: source, plane: plane, log: log, now: time.Now,
+		dirty: make(chan struct{}, 1),
+	}
+	a.metrics = newMetrics(reg, a)
+	return a
+}
+
+// State returns the result of the last turn, or nil before the first one.
+func (a *Agent) State() *State { return a.state.Load() }
+
+// Zone returns the Zone of the last turn, or nil before the first one.
+func (a *Agent) Zone() *dns.Zone {
+	if s := a.state.Load(); s != nil {
+		return s.Zone
+	}
+	return nil
+}
+
+// Run follows the source and turns the pipeline until ctx ends. It returns
+// ctx's error, or the source's if that can never work.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.source.Run(ctx, a.publish) })
+	g.Go(func() error { return a.loop(ctx) })
+	return g.Wait()
+}
+
+// publish hands a Snapshot to the loop. Only the newest counts: a Snapshot is
+// the whole picture, so one that was never looked at loses nothing.
+func (a *Agent) publish(s *model.Snapshot) {
+	a.published.Store(&publication{s, a.now()})
+	select {
+	case a.dirty <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) loop(ctx context.Context) error {
+	again := time.NewTimer(time.Hour)
+	again.Stop()
+	defer again.Stop()
+	repair := time.NewTicker(a.cfg.RepairEvery)
+	defer repair.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.dirty:
+		case <-again.C:
+		case <-repair.C:
+			if a.repaired(ctx) {
+				continue
+			}
+		}
+		p := a.published.Load()
+		if p == nil {
+			continue
+		}
+		s := a.turn(ctx, p)
+		a.state.Store(s)
+		if at, ok := a.wake(s); ok {
+			again.Reset(max(0, at.Sub(a.now())))
+		}
+	}
+}
+
+// repaired reports whether the kernel is as it should be, so that the pipeline
+// need not turn to make it so.
+func (a *Agent) repaired(ctx context.Context) bool {
+	r, ok := a.plane.(repairer)
+	if !ok {
+		return true
+	}
+	err := r.Repair(ctx)
+	failed := serviceErrors(err)
+	if err == nil || failed != nil && !slices.ContainsFunc(failed, retriable) {
+		return true
+	}
+	if ctx.Err() == nil {
+		a.log.Error("kernel not repaired", zap.Error(err))
+	}
+	return false
+}
+
+// retriable reports whether a service that failed may yet be balanced.
+func retriable(e *lb.ServiceError) bool { return !errors.Is(e, lb.ErrUnsupported) }
+
+// wake says when the pipeline must turn again although nothing is published:
+// to retry the kernel, or to let go of a service whose names have expired.
+func (a *Agent) wake(s *State) (time.Time, bool) {
+	if s.Err != nil {
+		return a.now().Add(a.cfg.RetryAfter), true
+	}
+	if s.Plan != nil {
+		return s.Plan.NextRetirement()
+	}
+	return time.Time{}, false
+}
+
+// turn takes one Snapshot through every stage. The order is the promise: the
+// kernel balances a VIP before DNS names it, and a VIP that left the Table
+// stays in the Plan, refusing, until its name has left the caches.
+func (a *Agent) turn(ctx context.Context, p *publication) *State {
+	start := a.now()
+	prev := a.state.Load()
+	if prev == nil {
+		prev = &State{}
+	}
+	s := &State{Snapshot: p.snapshot, Published: p.at}
+	s.Table = vip.Build(prev.Table, s.Snapshot, a.cfg.VIP)
+	if a.plane != nil {
+		s.Plan = lb.Build(prev.Plan, s.Table, a.cfg.LB, start)
+		s.take(prev.Applied, a.plane.Apply(ctx, s.Plan))
+	}
+	s.Zone = dns.Build(prev.Zone, s.Snapshot, s.Applied, a.cfg.DNS)
+	a.report(prev, s, start)
+	return s
+}
+
+// take notes what the kernel balances after Apply returned err: all of the
+// Table, or the Table with the services that failed as they were before, or,
+// where the error tells nothing, what it was before.
+func (s *State) take(before *vip.Table, err error) {
+	s.Applied = s.Table
+	if err == nil {
+		return
+	}
+	failed := serviceErrors(err)
+	if failed == nil {
+		s.Applied, s.Err = before, err
+		return
+	}
+	t := *s.Table
+	rows := t.Services.Edit()
+	var errs []error
+	for _, e := range failed {
+		rows.Delete(e.Frontend)
+		if !retriable(e) {
+			s.Unsupported = append(s.Unsupported, e)
+			continue
+		}
+		errs = append(errs, e)
+		if before == nil {
+			continue
+		}
+		if old, ok := before.Services.Get(e.Frontend); ok {
+			rows.Set(e.Frontend, old)
+		}
+	}
+	t.Services = rows.Groups()
+	s.Applied, s.Err = &t, errors.Join(errs...)
+}
+
+// serviceErrors returns the parts of a joined error if each of them concerns
+// one service, and nil if any does not.
+func serviceErrors(err error) []*lb.ServiceError {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		var one *lb.ServiceError
+		if !errors.As(err, &one) {
+			return nil
+		}
+		return []*lb.ServiceError{one}
+	}
+	var out []*lb.ServiceError
+	for _, part := range joined.Unwrap() {
+		errs := serviceErrors(part)
+		if errs == nil {
+			return nil
+		}
+		out = append(out, errs...)
+	}
+	return out
+}
+
+func (a *Agent) report(prev, s *State, start time.Time) {
+	end := a.now()
+	a.metrics.turns.Inc()
+	a.metrics.turn.Observe(end.Sub(start).Seconds())
+	if prev.Snapshot != s.Snapshot {
+		a.metrics.convergence.Observe(end.Sub(s.Published).Seconds())
+	}
+	if s.Err != nil {
+		a.metrics.applyErrors.Inc()
+		if prev.Err == nil || prev.Err.Error() != s.Err.Error() {
+			a.log.Error("kernel not up to date, VIP names frozen", zap.Error(s.Err))
+		}
+	} else if prev.Err != nil {
+		a.log.Info("kernel up to date again")
+	}
+}

@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	turns       prometheus.Counter
+	applyErrors prometheus.Counter
+	turn        prometheus.Histogram
+	convergence prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
+	f := promauto.With(reg)
+	// From 50 µs, a turn that changes one app, to 13 s, a first picture of a
+	// very large cluster.
+	buckets := prometheus.ExponentialBuckets(50e-6, 4, 10)
+	m := &metrics{
+		turns: f.NewCounter(prometheus.CounterOpts{
+			Name: "waggle_turns_total", Help: "Turns of the pipeline."}),
+		applyErrors: f.NewCounter(prometheus.CounterOpts{
+			Name: "waggle_apply_errors_total", Help: "Turns after which the kernel was not up to date."}),
+		turn: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "waggle_turn_duration_seconds", Help: "Time one turn of the pipeline took.", Buckets: buckets}),
+		convergence: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "waggle_convergence_seconds", Help: "Time from a Snapshot's publication to its names and VIPs being served.", Buckets: buckets}),
+	}
+	gauge := func(name, help string, value func(*State) float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if s := a.State(); s != nil {
+				return value(s)
+			}
+			return 0
+		})
+	}
+	gauge("waggle_apps", "Apps in the Snapshot.", func(s *State) float64 { return float64(s.Snapshot.Apps.Len()) })
+	gauge("waggle_services", "Services in the Table.", func(s *State) float64 { return float64(s.Table.Services.Len()) })
+	gauge("waggle_problems", "Problems in the input, each of which costs only itself.", func(s *State) float64 {
+		return float64(len(s.Problems()))
+	})
+	gauge("waggle_snapshot_published_timestamp_seconds", "When the newest Snapshot was published.", func(s *State) float64 {
+		return float64(s.Published.UnixMilli()) / 1e3
+	})
+	return m
+}

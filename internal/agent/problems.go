@@ -1,0 +1,15 @@
+package agent
+
+import "waggle/model"
+
+// Problems returns what was wrong in the input and cost only itself, in the
+// order of the stages that found it.
+func (s *State) Problems() []model.Problem {
+	out := append(s.Snapshot.AllProblems(), s.Table.Problems()...)
+	for _, e := range s.Unsupported {
+		out = append(out, model.Problem{
+			Field: "vip", Value: e.Frontend.Addr.String() + "/" + e.Frontend.Proto.String(), Error: e.Err.Error(),
+		})
+	}
+	return out
+}
