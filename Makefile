@@ -1,0 +1,47 @@
+# The two commands to know are `make run` and `make test`; each does its own
+# set-up. Generated code is committed, so only `make generate` needs clang.
+
+GO      ?= go
+BIN     := bin/waggle
+CLANG   := clang-14
+TIMEOUT ?= 20m
+
+.PHONY: run test build generate lint bench check clean
+
+# run starts the embedded cluster with examples/ and the daemon on it.
+run: build
+	@scripts/deps memcached dnsutils curl netcat-openbsd
+	@$(BIN) dev examples/
+
+build:
+	@mkdir -p bin
+	$(GO) build -o $(BIN) ./cmd/waggle
+
+# test runs everything; as root the privileged tests too.
+test:
+	@scripts/deps memcached iproute2
+	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
+
+# generate rebuilds the eBPF objects and everything else made from source.
+generate:
+	@scripts/deps $(CLANG) llvm-14 libbpf-dev linux-libc-dev
+	$(GO) generate ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# check is what a change must pass before it is pushed.
+check: lint generate
+	git diff --exit-code -- '*_bpfel.go' '*_bpfel.o'
+	$(GO) test -count=1 -race -timeout $(TIMEOUT) ./...
+
+bench:
+	@scripts/deps memcached iproute2
+	$(GO) test -run "^$$" -bench . -benchtime 1000x -timeout $(TIMEOUT) ./bench
+
+clean:
+	rm -rf bin
+	-$(GO) clean -testcache

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"go.yaml.in/yaml/v3"
+)
+
+// defaultConfigFile is read when no --config is given and it exists.
+const defaultConfigFile = "/etc/waggle/waggle.yaml"
+
+// fileConfig is the shape of the configuration file. Every key is also a flag
+// named by its path, --dns.listen for one; a flag beats the file.
+type fileConfig struct {
+	Mesos mesosConfig `yaml:"mesos"`
+	DNS   dnsConfig   `yaml:"dns"`
+	VIP   vipConfig   `yaml:"vip"`
+	LB    lbConfig    `yaml:"lb"`
+	HTTP  httpConfig  `yaml:"http"`
+	Log   logConfig   `yaml:"log"`
+}
+
+type mesosConfig struct {
+	Masters []string `yaml:"masters" help:"Mesos masters, host:port or http(s)://host:port, any of which leads to the leader"`
+}
+
+type dnsConfig struct {
+	Listen     []string      `yaml:"listen" help:"addresses to answer DNS on, host:port, UDP and TCP"`
+	Domain     string        `yaml:"domain" help:"domain of task names, as mesos-dns has it"`
+	DCOSDomain string        `yaml:"dcos_domain" help:"domain of the names that DC/OS has"`
+	TTL        time.Duration `yaml:"ttl" help:"time that names in the domain may be cached, whole seconds"`
+	DCOSTTL    time.Duration `yaml:"dcos_ttl" help:"time that DC/OS names may be cached, whole seconds"`
+	IPSources  []string      `yaml:"ip_sources" help:"which address of a task its name gets, in mesos-dns' order of host, docker, mesos, netinfo; empty chooses per task and port"`
+	RFC952     bool          `yaml:"rfc952" help:"shorten task names to 24 characters, as mesos-dns' EnforceRFC952 does"`
+	SRVWeight  uint16        `yaml:"srv_weight" help:"weight in SRV records"`
+	SOA        soaConfig     `yaml:"soa"`
+}
+
+type soaConfig struct {
+	MName   string        `yaml:"mname" help:"name of this server in SOA and NS records of the domain"`
+	RName   string        `yaml:"rname" help:"mailbox of the one responsible for the domain"`
+	Refresh time.Duration `yaml:"refresh" help:"SOA refresh"`
+	Retry   time.Duration `yaml:"retry" help:"SOA retry"`
+	Expire  time.Duration `yaml:"expire" help:"SOA expire"`
+	Minimum time.Duration `yaml:"minimum" help:"time that the absence of a name may be cached"`
+}
+
+type vipConfig struct {
+	First4 netip.Addr `yaml:"first4" help:"first IPv4 address for named VIPs"`
+	Last4  netip.Addr `yaml:"last4" help:"last IPv4 address for named VIPs"`
+	First6 netip.Addr `yaml:"first6" help:"first IPv6 address for named VIPs"`
+	Last6  netip.Addr `yaml:"last6" help:"last IPv6 address for named VIPs"`
+	IPv6   bool       `yaml:"ipv6" help:"give VIPs IPv6 addresses where backends have them"`
+}
+
+type lbConfig struct {
+	Backend  string        `yaml:"backend" help:"what balances: ebpf, none, or auto for the best this kernel has"`
+	Grace    time.Duration `yaml:"grace" help:"how long a removed VIP goes on refusing connections, longer than names are cached"`
+	Peername bool          `yaml:"peername" help:"let getpeername show the VIP to clients, for 2 µs a connection"`
+	Cgroup   string        `yaml:"cgroup" help:"balance for processes below this cgroup v2 folder only; empty for the whole machine"`
+	PinDir   string        `yaml:"pin_dir" help:"folder on a bpf file system for the kernel state that outlives the daemon"`
+}
+
+type httpConfig struct {
+	Socket string `yaml:"socket" help:"Unix socket of the HTTP interface; empty for none"`
+	Listen string `yaml:"listen" help:"TCP address of the HTTP interface, host:port; empty for none"`
+}
+
+type logConfig struct {
+	Level  zapcore.Level `yaml:"level" help:"debug, info, warn or error"`
+	Format string        `yaml:"format" help:"console or json"`
+}
+
+// readConfig returns the defaults overlaid with the file at path. An empty path
+// is the default file, which may be missing. A file that starts as JSON is a
+// mesos-dns configuration.
+func readConfig(path string) (fileConfig, error) {
+	cfg := defaultFileConfig()
+	name := path
+	if name == "" {
+		name = defaultConfigFile
+	}
+	text, err := os.ReadFile(name)
+	if path == "" && errors.Is(err, fs.ErrNotExist) {
+		return cfg, nil
+	}
+	if err != nil {
+		return cfg, fmt.Errorf("read configuration: %w", err)
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		err = readMesosDNS(text, &cfg)
+	} else {
+		err = decodeYAML(text, &cfg)
+	}
+	if err != nil {
+		return cfg, fmt.Errorf("configuration %s: %w", name, err)
+	}
+	return cfg, nil
+}
+
+// decodeYAML refuses keys it does not know and a second document.
+func decodeYAML(text []byte, cfg *fileConfig) error {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(cfg); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("more than one YAML document")
+	}
+	return nil
+}

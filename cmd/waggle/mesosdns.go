@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mesosDNSConfig is what we take over from a mesos-dns config.json. Its keys
+// match in any letter case, and those it does not know are ignored, as
+// mesos-dns does; encoding/json behaves just so.
+type mesosDNSConfig struct {
+	Masters                []string
+	Domain                 string
+	Listener               string
+	Port                   int
+	TTL                    int64
+	HTTPOn                 bool
+	HTTPListener           string
+	HTTPPort               int
+	IPSources              []string
+	EnforceRFC952          bool
+	SRVRecordDefaultWeight uint16
+	SOAMName               string
+	SOARName               string
+	SOARefresh             int64
+	SOARetry               int64
+	SOAExpire              int64
+	MesosHTTPSOn           bool
+	Zk                     string
+}
+
+// readMesosDNS lays a mesos-dns config.json over cfg, with mesos-dns' own
+// defaults for what it leaves out.
+func readMesosDNS(text []byte, cfg *fileConfig) error {
+	m := mesosDNSConfig{
+		Domain: "mesos", Listener: "0.0.0.0", Port: 53, TTL: 60,
+		HTTPOn: true, HTTPListener: "0.0.0.0", HTTPPort: 8123,
+		IPSources:              []string{"netinfo", "mesos", "host"},
+		SRVRecordDefaultWeight: 1,
+		SOAMName:               "ns1.mesos", SOARName: "root.ns1.mesos",
+		SOARefresh: 60, SOARetry: 600, SOAExpire: 86400,
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return fmt.Errorf("read as a mesos-dns configuration: %w", err)
+	}
+	if m.Zk != "" && len(m.Masters) == 0 {
+		return fmt.Errorf("zk: finding masters through ZooKeeper is not supported yet: list them in masters")
+	}
+	cfg.Mesos.Masters = m.Masters
+	if m.MesosHTTPSOn {
+		for i, a := range m.Masters {
+			cfg.Mesos.Masters[i] = "https://" + a
+		}
+	}
+	seconds := func(n int64) time.Duration { return time.Duration(n) * time.Second }
+	d := &cfg.DNS
+	d.Listen = []string{net.JoinHostPort(m.Listener, strconv.Itoa(m.Port))}
+	d.Domain = strings.ToLower(m.Domain)
+	d.TTL = seconds(m.TTL)
+	d.IPSources = m.IPSources
+	d.RFC952 = m.EnforceRFC952
+	d.SRVWeight = m.SRVRecordDefaultWeight
+	d.SOA = soaConfig{
+		MName: m.SOAMName, RName: strings.ReplaceAll(m.SOARName, "@", "."),
+		Refresh: seconds(m.SOARefresh), Retry: seconds(m.SOARetry), Expire: seconds(m.SOAExpire),
+		Minimum: seconds(m.TTL), // mesos-dns ignores its SOAMinttl and uses ttl
+	}
+	cfg.HTTP.Listen = ""
+	if m.HTTPOn {
+		cfg.HTTP.Listen = net.JoinHostPort(m.HTTPListener, strconv.Itoa(m.HTTPPort))
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"waggle/api"
+)
+
+// asker is a verb's connection to the running daemon.
+type asker struct {
+	socket string
+	out    *output
+}
+
+func newAsker(cmd *cobra.Command) *asker {
+	a := &asker{out: addOutputFlag(cmd)}
+	cmd.Flags().StringVar(&a.socket, "socket", defaultFileConfig().HTTP.Socket, "Unix socket of the daemon")
+	return a
+}
+
+// ask reads path into v and prints v as JSON, or leaves it to table.
+func (a *asker) ask(cmd *cobra.Command, path string, v any, table func(io.Writer) error) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	defer cancel()
+	if err := (api.Client{Socket: a.socket}).Get(ctx, path, v); err != nil {
+		return err
+	}
+	if *a.out == "json" {
+		return writeJSON(cmd.OutOrStdout(), v)
+	}
+	return table(cmd.OutOrStdout())
+}
+
+func newVIPs(env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "vips",
+		Short:   "List the virtual IPs this node balances and their backends",
+		Example: "  waggle vips\n  waggle vips -o json",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	a := newAsker(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var vips []api.VIP
+		return a.ask(cmd, "/v2/vips", &vips, func(w io.Writer) error { return vipTable(w, vips) })
+	}
+	return cmd
+}
+
+func vipTable(w io.Writer, vips []api.VIP) error {
+	var rows [][]string
+	for _, v := range vips {
+		row := []string{hostPort(v.Address, v.Port), v.Protocol, strings.TrimSuffix(v.Name, ".")}
+		if len(v.Backends) == 0 {
+			rows = append(rows, append(row, "none", "", ""))
+		}
+		for _, b := range v.Backends {
+			rows = append(rows, append(row, hostPort(b.Address, b.Port), b.State, strconv.Itoa(int(b.Weight)), b.Task))
+			row = []string{"", "", ""}
+		}
+	}
+	return writeTable(w, []string{"VIP", "PROTO", "NAME", "BACKEND", "STATE", "WEIGHT", "TASK"}, rows)
+}
+
+func hostPort(a fmt.Stringer, port uint16) string {
+	return net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
+}
+
+func newRecords(env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "records [NAME]",
+		Short:   "List the DNS records this node serves, all or those at and below NAME",
+		Example: "  waggle records\n  waggle records memcached.marathon.mesos",
+		Args:    usageArgs(cobra.MaximumNArgs(1)),
+	}
+	a := newAsker(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+		defer cancel()
+		var all []api.Record
+		if err := (api.Client{Socket: a.socket}).Get(ctx, "/v2/records", &all); err != nil {
+			return err
+		}
+		records := all
+		if len(args) == 1 {
+			records = recordsBelow(all, args[0])
+		}
+		if *a.out == "json" {
+			return writeJSON(cmd.OutOrStdout(), records)
+		}
+		return recordTable(cmd.OutOrStdout(), records)
+	}
+	return cmd
+}
+
+func recordsBelow(all []api.Record, name string) []api.Record {
+	name = strings.ToLower(strings.TrimSuffix(name, ".")) + "."
+	out := []api.Record{}
+	for _, r := range all {
+		if r.Name == name || strings.HasSuffix(r.Name, "."+name) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func recordTable(w io.Writer, records []api.Record) error {
+	rows := make([][]string, len(records))
+	for i, r := range records {
+		rows[i] = []string{r.Name, strconv.Itoa(int(r.TTL)), r.Type, r.Data}
+	}
+	return writeTable(w, []string{"NAME", "TTL", "TYPE", "DATA"}, rows)
+}
+
+func newStatus(env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Say whether this node is well and what is wrong",
+		Long:    "Say whether this node is well and what is wrong.\n\nExit codes: 0 ready, 1 no daemon answers, 3 the daemon runs but is not ready.",
+		Example: "  waggle status",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	a := newAsker(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var st api.Status
+		err := a.ask(cmd, "/v2/status", &st, func(w io.Writer) error { return statusTable(w, st, time.Now()) })
+		if err == nil && !st.Ready {
+			return &exitError{exitNotReady, fmt.Errorf("not ready: %s", strings.Join(st.Reasons, "; "))}
+		}
+		return err
+	}
+	return cmd
+}
+
+func statusTable(w io.Writer, st api.Status, now time.Time) error {
+	word := "ready"
+	if !st.Ready {
+		word = "NOT READY"
+	}
+	source := "not connected"
+	if st.Source.Connected {
+		source = "following " + st.Source.Leader
+	}
+	if !st.Source.Published.IsZero() {
+		source += fmt.Sprintf(", last change %s ago", now.Sub(st.Source.Published).Round(time.Second))
+	}
+	lines := [][2]string{
+		{"waggle " + st.Version, word},
+		{"scheduler", source},
+		{"balancer", st.Balancer.Kind},
+		{"DNS", strings.Join(st.DNS, ", ")},
+		{"HTTP", strings.Join(st.HTTP, ", ")},
+		{"knows", fmt.Sprintf("%d apps, %d tasks, %d agents", st.Counts.Apps, st.Counts.Tasks, st.Counts.Agents)},
+		{"serves", fmt.Sprintf("%d VIPs, %d names", st.Counts.VIPs, st.Counts.Names)},
+		{"problems", strconv.Itoa(st.Counts.Problems)},
+	}
+	for _, r := range st.Reasons {
+		lines = append(lines, [2]string{"!", r})
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintf(w, "%-16s %s\n", l[0], l[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

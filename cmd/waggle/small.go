@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"waggle/ebpf"
+)
+
+func newVersion(env) *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: usageArgs(cobra.NoArgs)}
+	out := addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		v := readVersion()
+		if *out == "json" {
+			return writeJSON(cmd.OutOrStdout(), v)
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "waggle %s (%s)\n", v.Version, v.Go)
+		return err
+	}
+	return cmd
+}
+
+type versionInfo struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+}
+
+// readVersion takes the version from the build: a module version, or the
+// commit with "+dirty" behind it where the tree had changes.
+func readVersion() versionInfo {
+	b, ok := debug.ReadBuildInfo()
+	if !ok {
+		return versionInfo{Version: "unknown"}
+	}
+	return versionInfo{Version: b.Main.Version, Go: b.GoVersion}
+}
+
+func newCheckConfig(env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "check-config",
+		Short:   "Say what is wrong with a configuration",
+		Example: "  waggle check-config --config waggle.yaml\n  waggle check-config --config /etc/mesos-dns/config.json -o json",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	flags, out := addConfigFlags(cmd), addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := flags.load()
+		if err != nil {
+			return err
+		}
+		if *out == "json" {
+			return writeJSON(cmd.OutOrStdout(), flags.values(cfg))
+		}
+		var rows [][]string
+		for _, v := range flags.values(cfg) {
+			rows = append(rows, []string{v.Key, v.Value})
+		}
+		return writeTable(cmd.OutOrStdout(), []string{"KEY", "VALUE"}, rows)
+	}
+	return cmd
+}
+
+func newUnload(env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "unload",
+		Short: "Remove all kernel state; VIPs stop working on this node",
+		Long:  "Remove all kernel state.\n\nA stopped daemon leaves the kernel balancing. This takes it away: programs, links and maps. Connections that are established go on.",
+		Args:  usageArgs(cobra.NoArgs),
+	}
+	out := addOutputFlag(cmd)
+	flags := addConfigFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := flags.load()
+		if err != nil {
+			return err
+		}
+		removed, err := ebpf.Unload(cfg.plane())
+		if *out == "json" {
+			return errors.Join(err, writeJSON(cmd.OutOrStdout(), append([]string{}, removed...)))
+		}
+		for _, r := range removed {
+			fmt.Fprintln(cmd.OutOrStdout(), "removed", r)
+		}
+		if len(removed) == 0 && err == nil {
+			fmt.Fprintln(cmd.OutOrStdout(), "nothing to remove")
+		}
+		return err
+	}
+	return cmd
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"go.uber.org/zap"
+
+	"waggle/api"
+	"waggle/dns"
+	"waggle/ebpf"
+	"waggle/internal/agent"
+	"waggle/internal/hostnet"
+	"waggle/watcher/mesos"
+)
+
+// defaultFileConfig collects the defaults of the stages under their keys.
+func defaultFileConfig() fileConfig {
+	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
+	return fileConfig{
+		DNS: dnsConfig{
+			Listen: []string{"127.0.0.1:53"},
+			Domain: a.DNS.Domain, DCOSDomain: a.DNS.DCOSDomain,
+			TTL: a.DNS.TTL, DCOSTTL: a.DNS.DCOSTTL,
+			SRVWeight: a.DNS.SRVWeight, IPSources: []string{},
+			SOA: soaConfig{
+				MName: a.DNS.SOAMname, RName: a.DNS.SOARname, Refresh: a.DNS.SOARefresh,
+				Retry: a.DNS.SOARetry, Expire: a.DNS.SOAExpire, Minimum: a.DNS.SOAMinimum,
+			},
+		},
+		VIP: vipConfig{
+			First4: a.VIP.First4, Last4: a.VIP.Last4, First6: a.VIP.First6, Last6: a.VIP.Last6, IPv6: a.VIP.IPv6,
+		},
+		LB: lbConfig{Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, PinDir: p.PinDir},
+		HTTP: httpConfig{
+			Socket: "/run/waggle/waggle.sock",
+			Listen: "127.0.0.1:8123",
+		},
+		Log: logConfig{Level: zap.InfoLevel, Format: "console"},
+	}
+}
+
+// check returns everything that is wrong with c, one error per key.
+func (c fileConfig) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	for _, l := range c.DNS.Listen {
+		if _, err := netip.ParseAddrPort(l); err != nil {
+			bad("dns.listen", "%v", err)
+		}
+	}
+	if len(c.DNS.Listen) == 0 {
+		bad("dns.listen", "nothing to listen on")
+	}
+	switch c.LB.Backend {
+	case "auto", "ebpf", "none":
+	default:
+		bad("lb.backend", "%q is none of auto, ebpf, none", c.LB.Backend)
+	}
+	switch c.Log.Format {
+	case "console", "json":
+	default:
+		bad("log.format", "%q is neither console nor json", c.Log.Format)
+	}
+	if c.LB.Grace < c.DNS.DCOSTTL {
+		bad("lb.grace", "%s is shorter than the %s that VIP names are cached", c.LB.Grace, c.DNS.DCOSTTL)
+	}
+	stages := c.agent()
+	return errors.Join(append(errs, stages.VIP.Check(), stages.DNS.Check())...)
+}
+
+// agent returns the configuration of the pipeline's stages.
+func (c fileConfig) agent() agent.Config {
+	a := agent.DefaultConfig()
+	a.VIP.First4, a.VIP.Last4, a.VIP.First6, a.VIP.Last6 = c.VIP.First4, c.VIP.Last4, c.VIP.First6, c.VIP.Last6
+	a.VIP.IPv6 = c.VIP.IPv6
+	a.LB.Grace, a.LB.Peername = c.LB.Grace, c.LB.Peername
+	d := &a.DNS
+	d.Domain, d.DCOSDomain = c.DNS.Domain, c.DNS.DCOSDomain
+	d.TTL, d.DCOSTTL = c.DNS.TTL, c.DNS.DCOSTTL
+	d.IPSources = nil
+	for _, s := range c.DNS.IPSources {
+		d.IPSources = append(d.IPSources, dns.IPSource(s))
+	}
+	d.EnforceRFC952, d.SRVWeight = c.DNS.RFC952, c.DNS.SRVWeight
+	soa := c.DNS.SOA
+	d.SOAMname, d.SOARname = soa.MName, soa.RName
+	d.SOARefresh, d.SOARetry, d.SOAExpire, d.SOAMinimum = soa.Refresh, soa.Retry, soa.Expire, soa.Minimum
+	d.NSAddrs = c.nsAddrs()
+	return a
+}
+
+// nsAddrs are the addresses of the name server itself: those listened on, or
+// the machine's where that is all of them.
+func (c fileConfig) nsAddrs() []netip.Addr {
+	var out []netip.Addr
+	for _, l := range c.DNS.Listen {
+		ap, err := netip.ParseAddrPort(l)
+		switch {
+		case err != nil: // check says so
+		case ap.Addr().IsUnspecified():
+			out = append(out, hostnet.Addrs()...)
+		default:
+			out = append(out, ap.Addr().Unmap())
+		}
+	}
+	return out
+}
+
+func (c fileConfig) source(r *hostnet.Resolver) mesos.Config {
+	m := mesos.DefaultConfig()
+	m.Masters, m.Resolve = c.Mesos.Masters, r.Lookup
+	return m
+}
+
+func (c fileConfig) plane() ebpf.Config {
+	p := ebpf.DefaultConfig()
+	p.PinDir, p.Cgroup = c.LB.PinDir, c.LB.Cgroup
+	return p
+}
+
+func (c fileConfig) dnsServer() dns.ServerConfig {
+	s := dns.DefaultServerConfig()
+	for _, l := range c.DNS.Listen {
+		if ap, err := netip.ParseAddrPort(l); err == nil {
+			s.Listen = append(s.Listen, ap)
+		}
+	}
+	return s
+}
+
+func (c fileConfig) http() api.Config {
+	return api.Config{Socket: c.HTTP.Socket, Listen: c.HTTP.Listen, VIPZone: vipZone(c.agent().DNS)}
+}
+
+// vipZone is the name below which named VIPs are served.
+func vipZone(c dns.Config) string { return "l4lb." + c.DCOSDomain }
