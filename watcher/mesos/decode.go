@@ -21,7 +21,7 @@ type Format string
 // The forms there are.
 const (
 	Auto     Format = "auto"      // found out from the content
-	Events   Format = "events"    // one event a line
+	Events   Format = "events"    // one event a line, or in an array
 	RecordIO Format = "recordio"  // events as a master sends them
 	GetState Format = "get_state" // the answer to GET_STATE, of a master or an agent
 	State    Format = "state"     // the answer to GET /state
@@ -97,7 +97,7 @@ func (d *document) read(in *bufio.Reader, f Format) error {
 	case GetState:
 		return d.one(in, plan)
 	case Events:
-		return d.lines(in, plan)
+		return d.events(in, plan)
 	default:
 		return d.records(in, plan)
 	}
@@ -144,25 +144,58 @@ func (d *document) wrong(err error) {
 	}
 }
 
-// lines reads one event a line. A line that is no event costs itself.
-func (d *document) lines(in *bufio.Reader, plan map[string]visit) error {
-	for n := 1; ; n++ {
+// events reads one event after the other: each on a line of its own as they are
+// recorded, or laid out over several lines, or the elements of an array. What
+// is no JSON costs what follows up to the next line that begins with a brace.
+func (d *document) events(in *bufio.Reader, plan map[string]visit) error {
+	var chunk []byte
+	for n, start := 1, 1; ; n++ {
 		line, err := in.ReadBytes('\n')
-		if len(bytes.TrimSpace(line)) > 0 {
-			if err := d.one(bytes.NewReader(line), plan); err != nil {
-				err = &fieldError{fmt.Sprintf("line %d", n), "", err}
-				if d.world == nil {
-					return err
-				}
-				d.wrong(err)
-			}
+		if err != nil && err != io.EOF {
+			return err
 		}
+		array := bytes.HasPrefix(bytes.TrimSpace(chunk), []byte("["))
+		if bytes.HasPrefix(line, []byte("{")) && !array {
+			if err := d.chunk(chunk, start, plan); err != nil {
+				return err
+			}
+			chunk, start = nil, n
+		}
+		chunk = append(chunk, line...)
+		if err == io.EOF {
+			return d.chunk(chunk, start, plan)
+		}
+	}
+}
+
+// chunk reads the events of a text that begins at a line.
+func (d *document) chunk(text []byte, line int, plan map[string]visit) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	for {
+		at := dec.InputOffset()
+		var event json.RawMessage
+		err := dec.Decode(&event)
 		if err == io.EOF {
 			return nil
 		}
-		if err != nil {
+		list := []json.RawMessage{event}
+		if err == nil && event[0] == '[' {
+			err = json.Unmarshal(event, &list)
+		}
+		for i := 0; i < len(list) && err == nil; i++ {
+			err = d.one(bytes.NewReader(list[i]), plan)
+		}
+		if err == nil {
+			continue
+		}
+		space := len(text[at:]) - len(bytes.TrimLeft(text[at:], " \t\r\n"))
+		line += bytes.Count(text[:int(at)+space], []byte("\n"))
+		err = &fieldError{fmt.Sprintf("line %d", line), "", err}
+		if d.world == nil {
 			return err
 		}
+		d.wrong(err)
+		return nil
 	}
 }
 
@@ -198,6 +231,11 @@ func detect(text []byte) (Format, error) {
 	text = bytes.TrimLeft(text, " \t\r\n")
 	if len(text) > 0 && text[0] >= '0' && text[0] <= '9' {
 		return RecordIO, nil
+	}
+	if len(text) > 0 && text[0] == '[' {
+		if f, err := detect(text[1:]); err == nil && f == Events {
+			return f, nil
+		}
 	}
 	if len(text) == 0 || text[0] != '{' {
 		return "", errors.New("neither RecordIO nor a JSON object; name its form")

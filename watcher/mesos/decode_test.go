@@ -2,6 +2,7 @@ package mesos
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"waggle/model"
+	"waggle/watcher/mesos/mesostest"
 )
 
 // plainly compares models by what they hold.
@@ -143,7 +145,9 @@ func TestOtherBadObjectsAreNamedToo(t *testing.T) {
 		{"a list that is an object", `{"get_state":{"get_tasks":{"tasks":{}}}}`, GetState,
 			model.Problem{Field: "get_state.get_tasks.tasks", Value: "object", Error: "object where array should be"}},
 		{"a line that is no event", "{\"subscribed\":{\"get_state\":{}}}\nhello\n", Events,
-			model.Problem{Field: "line 2", Error: "'h' where an object should begin"}},
+			model.Problem{Field: "line 2", Error: "invalid character 'h' looking for beginning of value"}},
+		{"an event laid out over lines that is cut", "{\"subscribed\":{\"get_state\":{}}}\n{\n \"type\":\n{\"type\":\"HEARTBEAT\"}\n", Events,
+			model.Problem{Field: "line 2", Error: "unexpected EOF"}},
 		{"a cut stream", "31\n{\"subscribed\":{\"get_state\":{}}}100\n{\"type\"", RecordIO,
 			model.Problem{Field: "record 2", Error: "skip rest of record 2: read record 2, 93 bytes short: unexpected EOF"}},
 		{"a record that is no JSON", "31\n{\"subscribed\":{\"get_state\":{}}}3\nabc20\n{\"type\":\"HEARTBEAT\"}", RecordIO,
@@ -164,6 +168,36 @@ func TestOtherBadObjectsAreNamedToo(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+func TestEventsAreReadHoweverTheyAreLaidOut(t *testing.T) {
+	events := []string{
+		string(mesostest.Subscribed(15, []map[string]any{mesostest.Agent("A", netip.MustParseAddr("10.0.0.5"))},
+			[]map[string]any{mesostest.Framework("F", "marathon")}, nil)),
+		string(mesostest.TaskAdded(mesostest.Task{Framework: "F", Agent: "A", ID: "t", Name: "web", State: "TASK_RUNNING"})),
+	}
+	var pretty []string
+	for _, e := range events {
+		var out bytes.Buffer
+		if err := json.Indent(&out, []byte(e), "", "  "); err != nil {
+			t.Fatal(err)
+		}
+		pretty = append(pretty, out.String())
+	}
+	for name, text := range map[string]string{
+		"a line each":           strings.Join(events, "\n"),
+		"over several lines":    strings.Join(pretty, "\n"),
+		"one behind the other":  strings.Join(events, " "),
+		"an array":              "[" + strings.Join(events, ",") + "]",
+		"an array, over lines":  "[\n" + strings.Join(pretty, ",\n") + "\n]\n",
+		"with empty lines":      "\n\n" + strings.Join(events, "\n\n\n") + "\n\n",
+		"with carriage returns": strings.Join(events, "\r\n") + "\r\n",
+	} {
+		s := decode(t, text, Auto)
+		if tasks := tasksOf(s); len(tasks) != 1 || len(s.AllProblems()) != 0 {
+			t.Errorf("%s: %d tasks, problems %v", name, len(tasks), s.AllProblems())
+		}
 	}
 }
 
