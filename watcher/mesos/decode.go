@@ -113,35 +113,10 @@ func (d *document) one(in io.Reader, plan map[string]visit) error {
 // newHandler returns what applies events as a Source does, but takes an update
 // for an unknown task as it comes: there is nobody to ask again.
 func (d *document) newHandler() *handler {
-	return &handler{
-		kind:     func(string) {},
-		picture:  d.begin,
-		interval: func(float64) {},
-		updated: d.ready(func(w *world, raw json.RawMessage) {
-			if err := w.updateTask(raw); err != nil {
-				w.wrong("", &fieldError{"task_updated", "", err})
-			}
-		}),
-		task: d.ready((*world).addTask), agent: d.ready((*world).addAgent), framework: d.ready((*world).addFramework),
-		agentGone: d.ready((*world).removeAgent), frameworkGone: d.ready((*world).removeFramework),
-		wrong: d.wrong, lost: d.wrong,
-	}
-}
-
-// ready returns f for the world there is; before a picture there is nothing to
-// change.
-func (d *document) ready(f func(*world, json.RawMessage)) func(json.RawMessage) {
-	return func(raw json.RawMessage) {
-		if d.world != nil {
-			f(d.world, raw)
-		}
-	}
-}
-
-func (d *document) wrong(err error) {
-	if d.world != nil {
-		d.world.wrong("", err)
-	}
+	h := handlerInto(&d.world, func(err error) { d.world.wrong("", &fieldError{"task_updated", "", err}) })
+	h.kind, h.interval = func(string) {}, func(float64) {}
+	h.picture, h.lost = d.begin, h.wrong
+	return h
 }
 
 // events reads one event after the other: each on a line of its own as they are
@@ -194,7 +169,7 @@ func (d *document) chunk(text []byte, line int, plan map[string]visit) error {
 		if d.world == nil {
 			return err
 		}
-		d.wrong(err)
+		d.handler.wrong(err)
 		return nil
 	}
 }
@@ -219,7 +194,7 @@ func (d *document) records(in io.Reader, plan map[string]visit) error {
 		if d.world == nil {
 			return err
 		}
-		if d.wrong(err); !framed {
+		if d.handler.wrong(err); !framed {
 			return nil
 		}
 	}

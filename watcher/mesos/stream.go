@@ -24,6 +24,34 @@ type handler struct {
 	lost  func(error) // neither is an object or a list, and what it held is lost
 }
 
+// handlerInto returns a handler that applies what is told of tasks, agents and
+// frameworks to *w as it is at that time; before there is a world they change
+// nothing. unknown is told of updates for tasks that nobody described. The
+// caller fills in the other functions.
+func handlerInto(w **world, unknown func(error)) *handler {
+	ready := func(f func(*world, json.RawMessage)) func(json.RawMessage) {
+		return func(raw json.RawMessage) {
+			if *w != nil {
+				f(*w, raw)
+			}
+		}
+	}
+	return &handler{
+		task: ready((*world).addTask), agent: ready((*world).addAgent), framework: ready((*world).addFramework),
+		agentGone: ready((*world).removeAgent), frameworkGone: ready((*world).removeFramework),
+		updated: ready(func(w *world, raw json.RawMessage) {
+			if err := w.updateTask(raw); err != nil {
+				unknown(err)
+			}
+		}),
+		wrong: func(err error) {
+			if *w != nil {
+				(*w).wrong("", err)
+			}
+		},
+	}
+}
+
 // visit is what to do with the value of a key: exactly one of object, each and
 // value is set.
 type visit struct {

@@ -3,7 +3,6 @@ package mesos
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -156,7 +155,7 @@ func (st *subscription) takeEvent(r *recordReader) error {
 	defer st.source.turn.Unlock()
 	st.scanner.reset(&st.event)
 	if err := st.handler.read(st.scanner, st.plan); err != nil {
-		st.wrong(&fieldError{fmt.Sprintf("record %d", r.n), "", err})
+		st.handler.wrong(&fieldError{fmt.Sprintf("record %d", r.n), "", err})
 		st.resync = true
 	}
 	return nil
@@ -188,24 +187,18 @@ func (st *subscription) flush(more bool) {
 
 // newHandler connects what a record holds to the world.
 func (st *subscription) newHandler() *handler {
-	return &handler{
-		kind:    func(kind string) { st.kind = kind },
-		picture: st.begin,
-		interval: func(seconds float64) {
-			if d := time.Duration(seconds * float64(time.Second)); d >= time.Millisecond {
-				st.patience = missedHeartbeats * d
-			}
-		},
-		updated: st.ready(func(w *world, raw json.RawMessage) {
-			if err := w.updateTask(raw); err != nil {
-				st.source.metrics.unknown.Inc()
-				st.resync = true
-			}
-		}),
-		task: st.ready((*world).addTask), agent: st.ready((*world).addAgent), framework: st.ready((*world).addFramework),
-		agentGone: st.ready((*world).removeAgent), frameworkGone: st.ready((*world).removeFramework),
-		wrong: st.wrong, lost: st.lost,
+	h := handlerInto(&st.world, func(error) {
+		st.source.metrics.unknown.Inc()
+		st.resync = true
+	})
+	h.kind = func(kind string) { st.kind = kind }
+	h.picture, h.lost = st.begin, st.lost
+	h.interval = func(seconds float64) {
+		if d := time.Duration(seconds * float64(time.Second)); d >= time.Millisecond {
+			st.patience = missedHeartbeats * d
+		}
 	}
+	return h
 }
 
 // begin makes an empty world for a picture. A stream has only one picture: in a
@@ -220,27 +213,10 @@ func (st *subscription) begin() {
 	st.world = newWorld(st.source.last)
 }
 
-// ready returns f for the world there is; before a picture there is nothing to
-// change.
-func (st *subscription) ready(f func(*world, json.RawMessage)) func(json.RawMessage) {
-	return func(raw json.RawMessage) {
-		if st.world != nil {
-			f(st.world, raw)
-		}
-	}
-}
-
-// wrong notes that one value is not what it should be, which costs only itself.
-func (st *subscription) wrong(err error) {
-	if st.world != nil {
-		st.world.wrong("", err)
-	}
-}
-
 // lost notes that a whole list is missing. A picture without it would empty the
 // world, and is not believed.
 func (st *subscription) lost(err error) {
-	st.wrong(err)
+	st.handler.wrong(err)
 	st.resync = true
 	if !st.complete && st.broken == nil {
 		st.broken = err
