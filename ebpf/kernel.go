@@ -61,6 +61,7 @@ func (r *rcu) wait() error {
 	return nil
 }
 
+// Close frees the maps; nobody may wait any more.
 func (r *rcu) Close() error {
 	r.inner.Close()
 	return r.outer.Close()

@@ -32,9 +32,10 @@ type exitError struct {
 	err  error
 }
 
-// Error and Unwrap show the cause; the code is not part of the message.
-
+// Error is that of the cause: the code is not for people.
 func (e *exitError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
 func (e *exitError) Unwrap() error { return e.err }
 
 // run executes one command line and returns its exit code.

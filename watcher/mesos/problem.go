@@ -15,6 +15,7 @@ type fieldError struct {
 	err          error
 }
 
+// Error names the field and says what is wrong with it.
 func (e *fieldError) Error() string {
 	if e.field == "" {
 		return e.err.Error()
@@ -22,6 +23,7 @@ func (e *fieldError) Error() string {
 	return e.field + ": " + e.err.Error()
 }
 
+// Unwrap returns what is wrong, without the field.
 func (e *fieldError) Unwrap() error { return e.err }
 
 // readInto decodes raw as far as it can: a field of the wrong type stays zero,

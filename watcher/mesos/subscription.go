@@ -75,6 +75,7 @@ type lively struct {
 	st *subscription
 }
 
+// Read reads and, if anything came, starts the watchdog's patience anew.
 func (l lively) Read(p []byte) (int, error) {
 	n, err := l.Reader.Read(p)
 	if n > 0 {
