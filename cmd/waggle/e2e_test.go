@@ -526,6 +526,10 @@ func TestDevOnTheWholeMachineLeavesNothingBehind(t *testing.T) {
 		t.Errorf("only %d processes run", len(before))
 	}
 	p.stop(t, syscall.SIGINT)
+	err := <-p.exited
+	if p.exited <- err; err != nil {
+		t.Errorf("Ctrl-C ended it with %v", err)
+	}
 	for _, pid := range before {
 		if alive(pid) {
 			t.Errorf("process %d is still there", pid)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,7 @@ func run(ctx context.Context, e env) int {
 	err := root.ExecuteContext(ctx)
 	var coded *exitError
 	switch {
-	case err == nil || errors.Is(err, context.Canceled):
+	case cancelled(err):
 		return exitOK
 	case errors.As(err, &coded):
 		fmt.Fprintln(e.stderr, "waggle:", err)
@@ -57,6 +58,15 @@ func run(ctx context.Context, e env) int {
 		fmt.Fprintln(e.stderr, "waggle:", err)
 		return exitFailed
 	}
+}
+
+// cancelled reports whether err says no more than that the verb was told to
+// end. What went wrong on the way out is joined to that, and must be seen.
+func cancelled(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(joined.Unwrap(), func(part error) bool { return !cancelled(part) })
+	}
+	return err == nil || errors.Is(err, context.Canceled)
 }
 
 func newRoot(e env) *cobra.Command {
