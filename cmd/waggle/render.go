@@ -31,7 +31,7 @@ func newRender(e env) *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(1)),
 	}
 	flags := addConfigFlags(cmd)
-	nodeIP := cmd.Flags().String("node-ip", "", "address of the node to render for")
+	nodeIP := cmd.Flags().String("node-ip", "", "address of the node to render for; nothing that is rendered depends on it yet")
 	format := cmd.Flags().String("format", "auto", "form of FILE: "+strings.Join(mesos.Formats(), ", "))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := flags.load()
@@ -76,40 +76,29 @@ func render(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	snap, err := mesos.Decode(ctx, in, f, resolver.Lookup)
+	source := cfg.source(resolver)
+	snap, err := mesos.Decode(ctx, in, f, source.Resolve)
 	if err != nil {
 		return nil, err
 	}
-	asAnswered(snap, cfg.Mesos.Masters)
+	asAnswered(snap, source.Addrs())
 	stages := cfg.agent()
-	table := vip.Build(nil, snap, stages.VIP)
-	zone := dns.Build(nil, snap, table, stages.DNS)
-	return newDocument(snap, table, zone, stages), nil
+	s := &agent.State{Snapshot: snap, Table: vip.Build(nil, snap, stages.VIP)}
+	s.Zone = dns.Build(nil, snap, s.Table, stages.DNS)
+	return &api.Document{
+		Tasks:    api.Tasks(s.Snapshot),
+		VIPs:     api.VIPs(s.Table, vipZone(stages.DNS)),
+		Records:  api.Records(s.Zone),
+		Problems: api.SortedProblems(s.Problems()),
+	}, nil
 }
 
 // asAnswered completes a document as if one of the configured masters had
 // answered it: a master is named for being configured, and a document that was
 // recorded from none of them counts as an answer of the first.
-func asAnswered(snap *model.Snapshot, masters []string) {
-	for _, m := range masters {
-		_, host, ok := strings.Cut(m, "://")
-		if !ok {
-			host = m
-		}
-		if a, err := netip.ParseAddrPort(host); err == nil {
-			snap.Masters = append(snap.Masters, a)
-		}
-	}
-	if len(snap.Masters) > 0 && !slices.Contains(snap.Masters, snap.Leader) {
-		snap.Leader = snap.Masters[0]
-	}
-}
-
-func newDocument(snap *model.Snapshot, table *vip.Table, zone *dns.Zone, stages agent.Config) *api.Document {
-	return &api.Document{
-		Tasks:    api.Tasks(snap),
-		VIPs:     api.VIPs(table, vipZone(stages.DNS)),
-		Records:  api.Records(zone),
-		Problems: api.SortedProblems(append(snap.AllProblems(), table.Problems()...)),
+func asAnswered(snap *model.Snapshot, masters []netip.AddrPort) {
+	snap.Masters = masters
+	if len(masters) > 0 && !slices.Contains(masters, snap.Leader) {
+		snap.Leader = masters[0]
 	}
 }

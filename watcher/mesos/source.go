@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,6 +62,21 @@ func DefaultConfig() Config {
 	}
 }
 
+// Addrs returns the masters that are given by address, in their order.
+func (c Config) Addrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, m := range c.Masters {
+		u, err := masterURL(m)
+		if err != nil {
+			continue // New says so
+		}
+		if a, err := netip.ParseAddrPort(u.Host); err == nil {
+			out = append(out, a)
+		}
+	}
+	return slices.Clip(out)
+}
+
 // Status is how the source stands.
 type Status struct {
 	Connected bool      // a stream has delivered its first picture and is alive
@@ -73,6 +89,7 @@ type Status struct {
 type Source struct {
 	cfg     Config
 	masters []*url.URL
+	addrs   []netip.AddrPort // Config.Addrs
 	client  *client
 	log     *zap.Logger
 	metrics *metrics
@@ -106,6 +123,7 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error
 		}
 		s.masters = append(s.masters, u)
 	}
+	s.addrs = cfg.Addrs()
 	s.client = newClient(cfg)
 	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
 	return s, nil
@@ -186,11 +204,7 @@ func (s *Source) round(ctx context.Context, next *int) (followed bool) {
 func (s *Source) publishLocked(leader netip.AddrPort) {
 	snap := s.world.snapshot()
 	snap.Leader = leader
-	for _, m := range s.masters {
-		if a, err := netip.ParseAddrPort(m.Host); err == nil {
-			snap.Masters = append(snap.Masters, a)
-		}
-	}
+	snap.Masters = s.addrs
 	s.last = snap
 	s.metrics.tasks.Set(float64(len(s.world.tasks)))
 	s.metrics.agents.Set(float64(snap.Agents.Len()))
