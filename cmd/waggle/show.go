@@ -28,11 +28,19 @@ func newAsker(cmd *cobra.Command) *asker {
 
 // ask reads path into v and prints v as JSON, or leaves it to table.
 func (a *asker) ask(cmd *cobra.Command, path string, v any, table func(io.Writer) error) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
-	defer cancel()
-	if err := (api.Client{Socket: a.socket}).Get(ctx, path, v); err != nil {
+	if err := a.get(cmd, path, v); err != nil {
 		return err
 	}
+	return a.print(cmd, v, table)
+}
+
+func (a *asker) get(cmd *cobra.Command, path string, v any) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	defer cancel()
+	return api.Client{Socket: a.socket}.Get(ctx, path, v)
+}
+
+func (a *asker) print(cmd *cobra.Command, v any, table func(io.Writer) error) error {
 	if *a.out == "json" {
 		return writeJSON(cmd.OutOrStdout(), v)
 	}
@@ -82,20 +90,14 @@ func newRecords(env) *cobra.Command {
 	}
 	a := newAsker(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), patience)
-		defer cancel()
-		var all []api.Record
-		if err := (api.Client{Socket: a.socket}).Get(ctx, "/v2/records", &all); err != nil {
+		var records []api.Record
+		if err := a.get(cmd, "/v2/records", &records); err != nil {
 			return err
 		}
-		records := all
 		if len(args) == 1 {
-			records = recordsBelow(all, args[0])
+			records = recordsBelow(records, args[0])
 		}
-		if *a.out == "json" {
-			return writeJSON(cmd.OutOrStdout(), records)
-		}
-		return recordTable(cmd.OutOrStdout(), records)
+		return a.print(cmd, records, func(w io.Writer) error { return recordTable(w, records) })
 	}
 	return cmd
 }
