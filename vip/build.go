@@ -149,7 +149,6 @@ func (b *builder) place() {
 		}
 		b.v4.want(t.name, v4)
 		b.v6.want(t.name, v6)
-
 	}
 }
 
