@@ -121,7 +121,7 @@ func (a *answerer) soa(d *domain, ttl uint32) dns.RR {
 	cfg := a.layout.cfg
 	owner := a.asked.Name[len(a.asked.Name)-len(d.apex):]
 	return &dns.SOA{
-		Hdr: header(owner, dns.TypeSOA, ttl), Ns: a.layout.mname, Mbox: fqdn(mailbox(cfg.SOARname)),
+		Hdr: header(owner, dns.TypeSOA, ttl), Ns: a.layout.mname, Mbox: a.layout.rname,
 		Serial: a.serial, Refresh: seconds(cfg.SOARefresh), Retry: seconds(cfg.SOARetry),
 		Expire: seconds(cfg.SOAExpire), Minttl: d.negative,
 	}

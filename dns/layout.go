@@ -24,6 +24,7 @@ type layout struct {
 	dcos      string // ".dcos.thisdcos.directory.", empty if not served
 	l4lb      string // ".l4lb.thisdcos.directory."
 	mname     string
+	rname     string
 }
 
 // domain is one zone in the sense of RFC 1034: a tree of names with a SOA.
@@ -35,7 +36,7 @@ type domain struct {
 }
 
 func newLayout(cfg Config) *layout {
-	l := &layout{cfg: cfg, label: newLabeler(cfg.EnforceRFC952), mname: fqdn(cfg.SOAMname)}
+	l := &layout{cfg: cfg, label: newLabeler(cfg.EnforceRFC952), mname: fqdn(cfg.SOAMname), rname: fqdn(mailbox(cfg.SOARname))}
 	l.addDomain(cfg.Domain, seconds(cfg.TTL))
 	l.mesos = "." + fqdn(cfg.Domain)
 	l.slave = ".slave" + l.mesos
