@@ -35,10 +35,17 @@ type Config struct {
 	// somebody else has changed it. It bounds how long such damage lasts; one
 	// look costs 50 ms at a million backends, and next to nothing usually.
 	RepairEvery time.Duration
+	// TurnEvery is the time between turns while changes come faster than that,
+	// and TurnBurst how many turns go ahead of it: a change is delayed only if
+	// that many came within TurnBurst times TurnEvery before it. What comes
+	// meanwhile is taken in one turn, so longer saves work and shorter saves the
+	// changes in a storm some milliseconds.
+	TurnEvery time.Duration
+	TurnBurst int
 }
 
-// DefaultConfig returns the stages' own defaults, a retry after 1 s and a repair
-// every 10 s.
+// DefaultConfig returns the stages' own defaults, a retry after 1 s, a repair
+// every 10 s, and at most 50 turns a second beyond the first 10.
 func DefaultConfig() Config {
 	return Config{
 		VIP:         vip.DefaultConfig(),
@@ -46,6 +53,8 @@ func DefaultConfig() Config {
 		DNS:         dns.DefaultConfig(),
 		RetryAfter:  time.Second,
 		RepairEvery: 10 * time.Second,
+		TurnEvery:   20 * time.Millisecond,
+		TurnBurst:   10,
 	}
 }
 
@@ -131,9 +140,12 @@ func (a *Agent) publish(s *model.Snapshot) {
 }
 
 func (a *Agent) loop(ctx context.Context) error {
-	again := time.NewTimer(time.Hour)
+	pace := pacer{every: a.cfg.TurnEvery, burst: a.cfg.TurnBurst}
+	again, due := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	again.Stop()
+	due.Stop()
 	defer again.Stop()
+	defer due.Stop()
 	repair := time.NewTicker(a.cfg.RepairEvery)
 	defer repair.Stop()
 	for {
@@ -141,6 +153,11 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-a.dirty:
+			if wait := pace.wait(a.now()); wait > 0 {
+				due.Reset(wait)
+				continue
+			}
+		case <-due.C:
 		case <-again.C:
 		case <-repair.C:
 			if a.repaired(ctx) {
@@ -151,6 +168,8 @@ func (a *Agent) loop(ctx context.Context) error {
 		if p == nil {
 			continue
 		}
+		due.Stop() // whatever waited is in the turn that starts now
+		pace.spent(a.now())
 		s := a.turn(ctx, p)
 		a.state.Store(s)
 		if at, ok := a.wake(s); ok {
