@@ -1,0 +1,80 @@
+package file
+
+import (
+	"errors"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"waggle/model"
+)
+
+// labels sorts by key, since the order of a mapping means nothing.
+func labels(m map[string]string) []model.Label {
+	var out []model.Label
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, model.Label{Key: k, Value: m[k]})
+	}
+	return out
+}
+
+// snapshot returns what all files say together. A task that two entries
+// describe is what the first says. Whatever is as in old keeps its pointer.
+func snapshot(old *model.Snapshot, files []*content) *model.Snapshot {
+	snap := &model.Snapshot{}
+	tasks := map[model.TaskKey]string{}
+	apps := map[model.AppKey][]*model.Task{}
+	for _, f := range files {
+		snap.Problems = append(snap.Problems, f.problems()...)
+		if f.good == nil {
+			continue
+		}
+		for _, t := range f.good.tasks {
+			if other, twice := tasks[t.Key]; twice {
+				snap.Problems = append(snap.Problems, model.Problem{
+					Task: t.Key.ID, Field: f.path, Error: errors.New("another entry describes this task, in " + other).Error(),
+				})
+				continue
+			}
+			tasks[t.Key] = f.path
+			key := model.AppKey{FrameworkID: t.Key.FrameworkID, Name: t.DiscoveryName()}
+			apps[key] = append(apps[key], t)
+		}
+	}
+	slices.SortFunc(snap.Problems, model.Problem.Compare)
+	edit := old.Apps.Edit()
+	for key := range old.Apps.All() {
+		if apps[key] == nil {
+			edit.Delete(key)
+		}
+	}
+	for key, list := range apps {
+		slices.SortFunc(list, func(a, b *model.Task) int { return strings.Compare(a.Key.ID, b.Key.ID) })
+		app := &model.App{Key: key, Framework: list[0].Framework, Tasks: list}
+		if was, ok := edit.Get(key); ok {
+			app = keep(was, app)
+		}
+		edit.Set(key, app)
+	}
+	snap.Apps = edit.Groups()
+	return snap
+}
+
+// keep returns old if app is equal to it, and else app with each task of old
+// that is equal to its own.
+func keep(old, app *model.App) *model.App {
+	same := len(old.Tasks) == len(app.Tasks)
+	for i, t := range app.Tasks {
+		at, ok := slices.BinarySearchFunc(old.Tasks, t.Key.ID, func(o *model.Task, id string) int { return strings.Compare(o.Key.ID, id) })
+		if ok && reflect.DeepEqual(old.Tasks[at], t) {
+			app.Tasks[i] = old.Tasks[at]
+		} else {
+			same = false
+		}
+	}
+	if same {
+		return old
+	}
+	return app
+}
