@@ -22,6 +22,8 @@ var ranks = map[string]int{
 
 	"vip": 1, "watcher": 1, "watcher/zk": 1, "internal/hostnet": 1,
 
+	"dns/forward": 1,
+
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
 
 	"ebpf": 3, "lb/ipvs": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "api": 3,
@@ -43,6 +45,7 @@ var owners = map[string][]string{
 	"github.com/vishvananda/netlink":      {"internal/hostnet", "lb/ipvs", "internal/testnet"},
 	"github.com/vishvananda/netns":        {"internal/hostnet", "lb/ipvs", "internal/testnet"},
 	"github.com/go-zookeeper/zk":          {"watcher/zk"},
+	"github.com/maypok86/otter/v2":        {"dns/forward"},
 	"github.com/spf13/cobra":              {"cmd/waggle"},
 	"github.com/spf13/pflag":              {"cmd/waggle"},
 	"go.yaml.in/yaml/v3":                  {"cmd/waggle", "watcher/file"},

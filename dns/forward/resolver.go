@@ -1,0 +1,308 @@
+package forward
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Resolver answers questions from its cache or by asking upstreams. Its methods
+// are safe for concurrent use.
+type Resolver struct {
+	cfg       Config
+	log       *zap.Logger
+	roots     *x509.CertPool
+	metrics   *metrics
+	cache     *cache
+	router    *router
+	upstreams []*upstream
+	admission *admission
+	self      [8]byte // to recognise our own questions
+
+	ctx    context.Context // of Run; ends everything
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards the following
+	flights map[string]*flight
+	stopped bool
+	parts   sync.WaitGroup // what goes started
+}
+
+// New returns a Resolver. roots are the authorities that certificates of
+// upstreams asked by TLS must come from; nil means the system's. reg may be
+// nil. The caller runs Run, which lets go of everything.
+func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Registerer) (*Resolver, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	r := &Resolver{cfg: cfg, log: log, roots: roots, admission: newAdmission(cfg.InFlight), flights: map[string]*flight{}}
+	random(r.self[:])
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	known := map[Upstream]*upstream{}
+	groups := map[string]*group{}
+	for name, list := range cfg.Zones {
+		groups[name] = r.group(list, known)
+	}
+	if len(cfg.Upstreams) > 0 {
+		groups["."] = r.group(cfg.Upstreams, known)
+	}
+	var err error
+	if r.router, err = newRouter(cfg, groups); err != nil {
+		return nil, err
+	}
+	if r.cache, err = newCache(cfg); err != nil {
+		return nil, err
+	}
+	r.metrics = newMetrics(reg, r)
+	return r, nil
+}
+
+// group makes the upstreams of a list that known does not have: one server is
+// one upstream, with one health, in however many zones it is.
+func (r *Resolver) group(list []Upstream, known map[Upstream]*upstream) *group {
+	g := &group{}
+	for _, u := range list {
+		up := known[u]
+		if up == nil {
+			addr := u.Addr.Addr()
+			up = &upstream{
+				Upstream: u, cfg: &r.cfg, index: uint16(len(r.upstreams)),
+				near: addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast(),
+			}
+			up.stream = &stream{up: up, r: r}
+			if u.TLSName == "" {
+				up.udp = &pool{up: up, r: r, sockets: make([]*socket, r.cfg.Sockets)}
+			}
+			known[u] = up
+			r.upstreams = append(r.upstreams, up)
+		}
+		if !slices.Contains(g.upstreams, up) {
+			g.upstreams = append(g.upstreams, up)
+		}
+	}
+	return g
+}
+
+// Run keeps the Resolver going until ctx ends; then it answers what waits with
+// SERVFAIL, closes all sockets and returns ctx's error. Before it, questions are
+// answered all the same.
+func (r *Resolver) Run(ctx context.Context) error {
+	tick := time.NewTicker(r.cfg.AttemptTimeout / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.stop()
+			return ctx.Err()
+		case now := <-tick.C:
+			for _, u := range r.upstreams {
+				if u.udp != nil {
+					u.udp.sweep(now)
+				}
+				u.stream.sweep(now)
+			}
+		}
+	}
+}
+
+func (r *Resolver) stop() {
+	r.mu.Lock()
+	r.stopped = true
+	flying := r.flights
+	r.flights = map[string]*flight{}
+	r.mu.Unlock()
+	r.cancel()
+	for _, f := range flying {
+		f.locked(func() {
+			if !f.done {
+				f.keep = false
+				f.giveUpLocked(time.Now(), errStopped)
+			}
+		})
+	}
+	for _, u := range r.upstreams {
+		if u.udp != nil {
+			u.udp.close()
+		}
+	}
+	r.parts.Wait()
+	r.cache.close()
+}
+
+// goes runs do until the Resolver stops, and reports false if it has.
+func (r *Resolver) goes(do func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return false
+	}
+	r.parts.Go(do)
+	return true
+}
+
+// random fills p from the kernel's generator: ids and letter case must not be
+// foreseen by who sees some of them.
+func random(p []byte) { _, _ = rand.Read(p) } // which never fails
+
+// Cached appends to dst the answer to packet, a query that the caller has
+// checked, if it is remembered and fresh. It allocates nothing if dst is large
+// enough, waits for nothing and asks nobody, unless an answer that is much asked
+// for is about to expire.
+func (r *Resolver) Cached(dst, packet []byte, tcp bool) ([]byte, bool) {
+	q, err := parseQuery(packet)
+	if err != nil {
+		return dst, false
+	}
+	var room [maxKey]byte
+	key := q.appendKey(room[:0])
+	now := time.Now()
+	e := r.cache.get(key, now)
+	if e == nil || !e.fresh(now) {
+		return dst, false
+	}
+	r.metrics.results.hit.Inc()
+	e.hits.Add(1)
+	if e.popular(now) && e.refreshing.CompareAndSwap(false, true) {
+		r.refresh(string(key), slices.Clone(packet), e, now)
+	}
+	return e.appendAnswer(dst, &q, now, q.limit(tcp, r.cfg.MaxUDP), r.cfg.MaxUDP, 0), true
+}
+
+// refresh asks for what is remembered anew, before it expires.
+func (r *Resolver) refresh(key string, packet []byte, e *entry, now time.Time) {
+	q, err := parseQuery(packet)
+	if err != nil {
+		return
+	}
+	name := []byte(key[:len(q.name)])
+	route := r.router.find(name)
+	if route.group == nil {
+		return
+	}
+	r.metrics.prefetched.Inc()
+	if f := r.take(key, &q, route, e); f != nil {
+		f.locked(func() { f.startLocked(now) })
+	}
+}
+
+// Resolve answers packet, a query of client that the caller has checked. It
+// calls reply exactly once: before it returns with what is remembered or
+// refused, else later from another goroutine. packet is not used after Resolve
+// returns, and reply must not wait for anything.
+func (r *Resolver) Resolve(packet []byte, client netip.Addr, tcp bool, reply func([]byte)) {
+	if out, ok := r.Cached(nil, packet, tcp); ok {
+		reply(out)
+		return
+	}
+	packet = slices.Clone(packet)
+	q, err := parseQuery(packet)
+	if err != nil {
+		q.raw = nil
+		reply(appendHeader(nil, &q, rcodeFormErr, [3]uint16{})[:4:4])
+		return
+	}
+	w := waiter{q: q, client: party(client), tcp: tcp, reply: reply}
+	if msg := r.miss(w); msg != nil {
+		reply(msg)
+	}
+}
+
+// miss asks upstreams for w, or returns the answer that needs nobody asked.
+func (r *Resolver) miss(w waiter) []byte {
+	now := time.Now()
+	q, maxUDP := &w.q, r.cfg.MaxUDP
+	key := q.appendKey(make([]byte, 0, len(q.name)+5))
+	name := key[:len(q.name)]
+	to := r.router.find(name)
+	switch {
+	case to.local:
+		r.metrics.results.local.Inc()
+		return appendNoSuchName(nil, q, to.apex, maxUDP)
+	case to.group == nil, q.class != 1:
+		r.metrics.results.refused.Inc()
+		return failure(q, rcodeRefused, edeNone, maxUDP)
+	case r.loops(q, now):
+		r.metrics.results.looped.Inc()
+		return failure(q, rcodeServFail, edeOther, maxUDP)
+	}
+	stale := r.cache.get(key, now)
+	switch {
+	case stale != nil && stale.fresh(now): // since Cached looked
+		return stale.appendAnswer(nil, q, now, q.limit(w.tcp, maxUDP), maxUDP, 0)
+	case stale != nil && stale.negative:
+		stale = nil // RFC 8767 is about answers
+	case stale != nil && now.UnixNano() < stale.retryAt.Load():
+		r.metrics.results.stale.Inc()
+		return stale.appendAnswer(nil, q, now, q.limit(w.tcp, maxUDP), maxUDP, r.cfg.StaleTTL)
+	}
+	if !r.admission.enter(w.client) {
+		r.metrics.results.shed.Inc()
+		return failure(q, rcodeServFail, edeOther, maxUDP)
+	}
+	if !q.rd() {
+		key = append(key, 0) // who wants no recursion gets an answer of its own
+	}
+	r.fly(string(key), w, to, stale, now)
+	return nil
+}
+
+// fly lets w wait for its question, and asks it unless it is being asked.
+func (r *Resolver) fly(key string, w waiter, to route, stale *entry, now time.Time) {
+	for {
+		r.mu.Lock()
+		f := r.flights[key]
+		r.mu.Unlock()
+		if f == nil {
+			f = r.take(key, &w.q, to, stale)
+			if f == nil {
+				continue // somebody was faster
+			}
+			r.metrics.results.miss.Inc()
+			f.locked(func() {
+				f.waiters = append(f.waiters, w)
+				f.startLocked(now)
+			})
+			return
+		}
+		if f.join(w) {
+			r.metrics.results.joined.Inc()
+			return
+		}
+		// It has just landed, and is about to leave the table.
+	}
+}
+
+// take makes a flight and enters it in the table; nil if there is one.
+func (r *Resolver) take(key string, q *question, to route, stale *entry) *flight {
+	f := &flight{
+		r: r, key: key, route: to, stale: stale, qtype: q.qtype, nameN: len(q.name), keep: q.rd(),
+	}
+	f.query = append(append(make([]byte, 0, headerSize+len(q.raw)+11+traceRoom), 0, 0,
+		byte(q.flags&flagRD>>8), byte(q.flags&flagCD), 0, 1, 0, 0, 0, 0, 0, 1), q.raw...)
+	f.plain = len(f.query)
+	f.query = appendOPT(f.query, r.cfg.MaxUDP, q.do, edeNone)
+	f.query = appendTrace(f.query, f.plain, q.trace)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flights[key] != nil {
+		return nil
+	}
+	r.flights[key] = f
+	return f
+}
+
+// land takes a flight out of the table.
+func (r *Resolver) land(f *flight) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flights[f.key] == f {
+		delete(r.flights, f.key)
+	}
+}

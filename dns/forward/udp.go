@@ -1,0 +1,251 @@
+package forward
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxReply is the longest answer read over UDP. We offer less, but not everyone
+// listens.
+const maxReply = 4096
+
+// socketAge is how long a socket, and so its port, is used.
+const socketAge = time.Minute
+
+// pool is the UDP sockets to one upstream. They are connected, so that the
+// kernel drops what comes from anybody else. It is safe for concurrent use.
+type pool struct {
+	up *upstream
+	r  *Resolver
+
+	mu      sync.Mutex // guards the following
+	sockets []*socket  // nil where there is none yet
+}
+
+// socket is one of a pool's.
+type socket struct {
+	conn   *net.UDPConn
+	pool   *pool
+	retire time.Time
+
+	mu      sync.Mutex // guards the following
+	pending map[uint16]*attempt
+	retired bool // gets no more questions
+}
+
+// send asks a over one of the sockets, picked by dice.
+func (p *pool) send(a *attempt, msg []byte, dice uint16) error {
+	s, err := p.pick(int(dice)%p.r.cfg.Sockets, a.sent)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for s.pending[a.id] != nil { // taken: a few tries, since the table is mostly empty
+		a.id++
+	}
+	binary.BigEndian.PutUint16(msg, a.id)
+	s.pending[a.id] = a
+	s.mu.Unlock()
+	if _, err := s.conn.Write(msg); err != nil && s.forget(a) {
+		return err
+	}
+	return nil
+}
+
+// pick returns a socket that may still be used, and opens one where it must.
+func (p *pool) pick(i int, now time.Time) (*socket, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.sockets[i]; s != nil {
+		if now.Before(s.retire) {
+			return s, nil
+		}
+		s.leave()
+		p.sockets[i] = nil
+	}
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(p.up.Addr))
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	s := &socket{conn: conn, pool: p, retire: now.Add(socketAge), pending: map[uint16]*attempt{}}
+	if !p.r.goes(s.read) {
+		conn.Close()
+		return nil, errStopped
+	}
+	p.sockets[i] = s
+	return s, nil
+}
+
+// leave lets the socket end once its questions have had their time.
+func (s *socket) leave() {
+	s.mu.Lock()
+	s.retired = true
+	s.mu.Unlock()
+	_ = s.conn.SetReadDeadline(time.Now().Add(s.pool.r.cfg.AttemptTimeout))
+}
+
+// forget takes a back and reports whether it was there.
+func (s *socket) forget(a *attempt) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending[a.id] != a {
+		return false
+	}
+	delete(s.pending, a.id)
+	return true
+}
+
+// read delivers answers until the socket is closed or left.
+func (s *socket) read() {
+	defer s.conn.Close()
+	buf := make([]byte, maxReply)
+	for {
+		n, err := s.conn.Read(buf)
+		switch {
+		case err == nil:
+			s.deliver(buf[:n])
+		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
+			// ICMP does not say which question it is about.
+			s.fail(time.Now(), err)
+		case errors.Is(err, net.ErrClosed), s.isRetired():
+			return
+		default:
+			s.fail(time.Now(), err)
+		}
+	}
+}
+
+func (s *socket) isRetired() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.retired
+}
+
+// fail fails all that waits for an answer.
+func (s *socket) fail(now time.Time, err error) {
+	s.mu.Lock()
+	lost := s.pending
+	s.pending = map[uint16]*attempt{}
+	s.mu.Unlock()
+	for _, a := range lost {
+		a.failed(now, err)
+	}
+}
+
+// sweep fails what has waited for too long.
+func (s *socket) sweep(now time.Time) {
+	var lost []*attempt
+	s.mu.Lock()
+	for id, a := range s.pending {
+		if now.Sub(a.sent) > s.pool.r.cfg.AttemptTimeout {
+			delete(s.pending, id)
+			lost = append(lost, a)
+		}
+	}
+	s.mu.Unlock()
+	for _, a := range lost {
+		a.failed(now, errTimeout)
+	}
+}
+
+func (p *pool) sweep(now time.Time) {
+	p.mu.Lock()
+	sockets := append([]*socket(nil), p.sockets...)
+	p.mu.Unlock()
+	for _, s := range sockets {
+		if s != nil {
+			s.sweep(now)
+		}
+	}
+}
+
+// open returns how many sockets there are.
+func (p *pool) open() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sockets {
+		if s != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// close ends all sockets. What waits is failed by who closes.
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, s := range p.sockets {
+		if s != nil {
+			_ = s.conn.Close() // it only reads
+			p.sockets[i] = nil
+		}
+	}
+}
+
+// deliver hands a message to whom it answers. The id, the port and the address
+// must be right, and the question that of ours to the letter case; everything
+// else is somebody's guess and is dropped.
+func (s *socket) deliver(msg []byte) {
+	if len(msg) < headerSize || msg[2]&0x80 == 0 {
+		return
+	}
+	id := binary.BigEndian.Uint16(msg)
+	s.mu.Lock()
+	a := s.pending[id]
+	match := matchNone
+	if a != nil {
+		if match = a.match(msg); match == matchExact {
+			delete(s.pending, id)
+		}
+	}
+	s.mu.Unlock()
+	switch match {
+	case matchExact:
+		a.answered(time.Now(), msg)
+	case matchFolded:
+		// Either the upstream does not keep letter case or somebody guesses.
+		// Over TCP nobody can.
+		s.pool.r.metrics.spoofed.Inc()
+		a.recheck()
+	case matchNone:
+		s.pool.r.metrics.spoofed.Inc()
+	}
+}
+
+type match int
+
+const (
+	matchNone match = iota
+	matchFolded
+	matchExact
+)
+
+// match says how the question of msg compares with the one that was asked. An
+// answer that is an error may leave the question out.
+func (a *attempt) match(msg []byte) match {
+	end := headerSize + len(a.question)
+	if binary.BigEndian.Uint16(msg[4:]) == 0 && len(msg) == headerSize && msg[3]&0xf != 0 {
+		return matchExact
+	}
+	if binary.BigEndian.Uint16(msg[4:]) != 1 || len(msg) < end {
+		return matchNone
+	}
+	got := msg[headerSize:end]
+	if bytes.Equal(got, a.question) {
+		return matchExact
+	}
+	// Only the name folds: a type is a number, even where it looks like 'A'.
+	n := len(a.question) - 4
+	if bytes.EqualFold(got[:n], a.question[:n]) && bytes.Equal(got[n:], a.question[n:]) {
+		return matchFolded
+	}
+	return matchNone
+}
