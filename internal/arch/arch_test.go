@@ -25,6 +25,7 @@ var ranks = map[string]int{
 	"dns/forward": 1,
 
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
+	"watcher/archive": 2,
 
 	"ebpf": 3, "lb/ipvs": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "api": 3,
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
