@@ -19,7 +19,7 @@ build:
 
 # test runs everything; as root the privileged tests too.
 test:
-	@scripts/deps memcached iproute2
+	@scripts/deps memcached iproute2 zookeeper
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
 # generate rebuilds the eBPF objects and everything else made from source.

@@ -27,7 +27,7 @@ var ranks = map[string]int{
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
 	"watcher/archive": 2,
 
-	"ebpf": 3, "lb/ipvs": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "api": 3,
+	"ebpf": 3, "lb/ipvs": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
 
 	"internal/agent": 4,
@@ -36,7 +36,7 @@ var ranks = map[string]int{
 }
 
 // testOnly packages are imported by tests and by bench, never by the program.
-var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "internal/testnet", "internal/outside"}
+var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "watcher/zk/zktest", "internal/testnet", "internal/outside"}
 
 // owners lists the packages that may import a library; whatever is not listed
 // here may be imported by nobody.
@@ -45,7 +45,7 @@ var owners = map[string][]string{
 	"github.com/cilium/ebpf":              {"ebpf"},
 	"github.com/vishvananda/netlink":      {"internal/hostnet", "lb/ipvs", "internal/testnet"},
 	"github.com/vishvananda/netns":        {"internal/hostnet", "lb/ipvs", "internal/testnet"},
-	"github.com/go-zookeeper/zk":          {"watcher/zk"},
+	"github.com/go-zookeeper/zk":          {"watcher/zk", "watcher/zk/zktest"},
 	"github.com/maypok86/otter/v2":        {"dns/forward"},
 	"github.com/spf13/cobra":              {"cmd/waggle"},
 	"github.com/spf13/pflag":              {"cmd/waggle"},
