@@ -81,3 +81,39 @@ func BenchmarkBuildFromNothing(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBuildOneChangeInABigApp is what one task's change of health costs
+// among the tasks of its own app.
+func BenchmarkBuildOneChangeInABigApp(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			flips := bigApp(n)
+			table := Build(nil, flips[0], DefaultConfig())
+			b.ReportAllocs()
+			for i := 1; b.Loop(); i++ {
+				table = Build(table, flips[i&1], DefaultConfig())
+			}
+		})
+	}
+}
+
+// bigApp returns two worlds of one app of n tasks, which differ in one.
+func bigApp(n int) (worlds [2]*model.Snapshot) {
+	app := appOf("big")
+	for i := range n {
+		j := i * 7919 % n // addresses know nothing of task ids
+		addr := netip.AddrFrom4([4]byte{9, 1, byte(j >> 8), byte(j)})
+		app.Tasks = append(app.Tasks, newTask(fmt.Sprintf("big.%06d", i), model.Running, []string{addr.String()}, "/big:80"))
+	}
+	e := model.Groups[model.AppKey, *model.App]{}.Edit()
+	e.Set(app.Key, app)
+	worlds[0] = &model.Snapshot{Apps: e.Groups()}
+	other := *app
+	other.Tasks = append([]*model.Task(nil), app.Tasks...)
+	ill := *app.Tasks[n/2]
+	ill.Health = model.Unhealthy
+	other.Tasks[n/2] = &ill
+	e.Set(app.Key, &other)
+	worlds[1] = &model.Snapshot{Apps: e.Groups()}
+	return worlds
+}

@@ -14,9 +14,11 @@ type entry struct {
 	rows   []*Service // what they make
 }
 
-// cause is what a list of problems is about: an app's labels or a target.
+// cause is what a list of problems is about: the labels of an app's task, or a
+// target.
 type cause struct {
 	app    model.AppKey
+	task   string
 	target target
 }
 
@@ -86,45 +88,57 @@ func newBuilder(prev *Table, cfg Config) *builder {
 
 func (b *builder) touch(t target) { b.touched[t] = struct{}{} }
 
-// app replaces what an app claims. What it claimed before is read again from
-// the old App, so that no Table has to remember it.
+// app replaces what the tasks of an app claim that changed. What they claimed
+// before is read again from the old App, so that no Table has to remember it.
 func (b *builder) app(c model.Change[model.AppKey, *model.App]) {
-	var problems []model.Problem
-	var shares map[target]*share
-	if c.InNew {
-		r := readApp(b.cfg, c.New)
-		shares, problems = r.shares, r.problems
-	}
+	var was, is appReader
 	if c.InOld {
-		for t := range readApp(b.cfg, c.Old).shares {
-			if shares[t] == nil {
-				b.setShare(t, c.Key, nil)
-			}
+		was = newAppReader(b.cfg, c.Old.Framework)
+	}
+	if c.InNew {
+		is = newAppReader(b.cfg, c.New.Framework)
+	}
+	edits := map[target]*edit{}
+	of := func(t target) *edit {
+		if edits[t] == nil {
+			edits[t] = &edit{}
 		}
+		return edits[t]
 	}
-	for t, s := range shares {
-		b.setShare(t, c.Key, s)
+	for old, next := range changedTasks(c.Old, c.New) {
+		why := cause{app: c.Key}
+		if old != nil {
+			why.task = old.Key.ID
+			was.read(old, func(t target, c claim) { e := of(t); e.gone = append(e.gone, c) })
+		}
+		var problems []model.Problem
+		if next != nil {
+			why.task = next.Key.ID
+			problems = is.read(next, func(t target, c claim) { e := of(t); e.come = append(e.come, c) })
+		}
+		b.setProblems(why, problems)
 	}
-	b.setProblems(cause{app: c.Key}, problems)
+	for t, e := range edits {
+		b.setShare(t, c.Key, is.framework, e)
+	}
 }
 
-// setShare makes s what app claims of t; nil takes its claim away.
-func (b *builder) setShare(t target, app model.AppKey, s *share) {
+// setShare applies change to what app claims of t.
+func (b *builder) setShare(t target, app model.AppKey, framework string, change *edit) {
 	e := &entry{}
 	if old, ok := b.entries.Get(t); ok {
 		e.rows = old.rows
 		e.shares = slices.Clone(old.shares)
 	}
 	i, found := slices.BinarySearchFunc(e.shares, app, func(s *share, k model.AppKey) int {
-		return compareApps(s.app.Key, k)
+		return compareApps(s.app, k)
 	})
-	switch {
-	case found && s == nil:
+	if !found {
+		e.shares = slices.Insert(e.shares, i, &share{})
+	}
+	e.shares[i] = &share{app: app, framework: framework, claims: change.apply(e.shares[i].claims)}
+	if len(e.shares[i].claims) == 0 {
 		e.shares = slices.Delete(e.shares, i, i+1)
-	case found:
-		e.shares[i] = s
-	case s != nil:
-		e.shares = slices.Insert(e.shares, i, s)
 	}
 	b.entries.Set(t, e)
 	b.touch(t)

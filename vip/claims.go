@@ -1,8 +1,12 @@
 package vip
 
 import (
+	"cmp"
 	"fmt"
+	"iter"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"waggle/model"
 )
@@ -33,36 +37,116 @@ func (c *claim) family() netip.Addr {
 
 // share is what one app claims of one target. It is never empty.
 type share struct {
-	app    *model.App
-	claims []claim // in the order of tasks, ports and labels
+	app       model.AppKey
+	framework string  // its name
+	claims    []claim // sorted by compareClaims, which makes a change of one cheap
 }
 
-// appReader collects what the labels of one app ask for.
+// edit is how the claims of an app on one target change.
+type edit struct {
+	gone, come []claim
+}
+
+// appReader collects what the labels of an app's tasks ask for.
 type appReader struct {
 	cfg       Config
-	app       *model.App
-	framework string // folded
-	shares    map[target]*share
-	problems  []model.Problem
+	framework string              // as written
+	folded    string              // the same, folded
+	found     func(target, claim) // takes what is read of a task
+	problems  []model.Problem     // of the task that is read
 }
 
-func readApp(cfg Config, app *model.App) *appReader {
-	r := &appReader{cfg: cfg, app: app, framework: FoldName(app.Framework), shares: map[target]*share{}}
-	for _, t := range app.Tasks {
-		if t.State != model.Terminal {
-			r.task(t)
-		}
+func newAppReader(cfg Config, framework string) appReader {
+	return appReader{cfg: cfg, framework: framework, folded: FoldName(framework)}
+}
+
+// read calls found for each claim of t, and returns what is wrong with its
+// labels.
+func (r *appReader) read(t *model.Task, found func(target, claim)) []model.Problem {
+	r.found, r.problems = found, nil
+	if t == nil || t.State == model.Terminal {
+		return nil
 	}
-	return r
-}
-
-func (r *appReader) task(t *model.Task) {
 	ports, problems := Ports(t)
-	r.problems = append(r.problems, problems...)
+	r.problems = problems
 	for _, p := range ports {
 		for i := range p.labels {
 			if err := r.claim(t, p.Port, &p.labels[i]); err != nil {
 				r.problems = append(r.problems, p.labels[i].problem(t.Key, err))
+			}
+		}
+	}
+	return r.problems
+}
+
+// apply returns claims, which is sorted, with what is gone left out and what has
+// come put in.
+func (e *edit) apply(claims []claim) []claim {
+	gone, come := e.gone, e.come
+	slices.SortFunc(gone, compareClaims)
+	slices.SortFunc(come, compareClaims)
+	out := make([]claim, 0, len(claims)+len(come))
+	for len(gone) > 0 || len(come) > 0 {
+		first := len(come) == 0 || len(gone) > 0 && compareClaims(gone[0], come[0]) <= 0
+		next := &come
+		if first {
+			next = &gone
+		}
+		n, found := slices.BinarySearchFunc(claims, (*next)[0], compareClaims)
+		out, claims = append(out, claims[:n]...), claims[n:]
+		switch {
+		case !first:
+			out = append(out, come[0])
+		case found:
+			claims = claims[1:]
+		}
+		*next = (*next)[1:]
+	}
+	return append(out, claims...)
+}
+
+// compareClaims orders the claims of one target as compareOffers does, and
+// beyond that so that none is equal to a different one.
+func compareClaims(a, b claim) int {
+	if v4 := a.family().Is4(); v4 != b.family().Is4() {
+		if v4 {
+			return -1
+		}
+		return 1
+	}
+	if a.port != b.port || a.proto != b.proto {
+		return cmp.Or(cmp.Compare(a.port, b.port), cmp.Compare(a.proto, b.proto))
+	}
+	if c := compareBackends(&a.backend, &b.backend); c != 0 {
+		return c
+	}
+	return cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.value, b.value))
+}
+
+// changedTasks yields the tasks that differ between two versions of an app,
+// either of which may be nil, in the order of their ids. What a task is called
+// depends on its framework's name, so another name changes them all.
+func changedTasks(old, next *model.App) iter.Seq2[*model.Task, *model.Task] {
+	var gone, come []*model.Task
+	if old != nil {
+		gone = old.Tasks
+	}
+	if next != nil {
+		come = next.Tasks
+	}
+	same := old != nil && next != nil && old.Framework == next.Framework
+	return func(yield func(was, is *model.Task) bool) {
+		for more := true; more && (len(gone) > 0 || len(come) > 0); {
+			switch {
+			case len(come) == 0 || len(gone) > 0 && gone[0].Key.ID < come[0].Key.ID:
+				more = yield(gone[0], nil)
+				gone = gone[1:]
+			case len(gone) == 0 || come[0].Key.ID < gone[0].Key.ID:
+				more = yield(nil, come[0])
+				come = come[1:]
+			default:
+				more = same && gone[0] == come[0] || yield(gone[0], come[0])
+				gone, come = gone[1:], come[1:]
 			}
 		}
 	}
@@ -76,10 +160,10 @@ func (l *label) problem(t model.TaskKey, err error) model.Problem {
 func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
 	to := target{addr: l.addr}
 	if l.name != "" {
-		if r.framework == "" {
-			return fmt.Errorf("the framework's name %q has no ASCII letter or digit", r.app.Framework)
+		if r.folded == "" {
+			return fmt.Errorf("the framework's name %q has no ASCII letter or digit", r.framework)
 		}
-		to.name = l.name + "." + r.framework
+		to.name = l.name + "." + r.folded
 	}
 	if t.State == model.Preparing {
 		return nil
@@ -93,7 +177,7 @@ func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
 		e = netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
 		if r.cfg.accepts(l.addr, e.Addr()) {
 			c.backend.Addr = e
-			r.add(to, c)
+			r.found(to, c)
 			served = true
 		}
 	}
@@ -101,18 +185,9 @@ func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
 		return nil
 	}
 	if l.addr.IsValid() && (l.addr.Is4() || r.cfg.IPv6) {
-		r.add(to, c)
+		r.found(to, c)
 	}
 	return r.cfg.whyNone(l.addr, endpoints)
-}
-
-func (r *appReader) add(to target, c claim) {
-	s := r.shares[to]
-	if s == nil {
-		s = &share{app: r.app}
-		r.shares[to] = s
-	}
-	s.claims = append(s.claims, c)
 }
 
 // stateOf returns how the backends of a task that runs or is being killed may

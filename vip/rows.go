@@ -20,27 +20,10 @@ type offer struct {
 // rows returns the services of t, sorted by frontend, and what is wrong with
 // them. A service that is equal to one e has is that one.
 func (b *builder) rows(t target, e *entry) ([]*Service, []model.Problem) {
-	all := e.offers()
-	problems := mixedSpellings(t, all)
-	var served []offer
-	for _, a := range []*allocator{b.v4, b.v6} {
-		mine := slices.DeleteFunc(slices.Clone(all), func(o offer) bool {
-			return o.family().Is4() != a.pool.first.Is4()
-		})
-		if len(mine) == 0 {
-			continue
-		}
-		at, err := a.address(t)
-		if err != nil {
-			first := slices.MinFunc(mine, compareSources)
-			problems = append(problems, first.problem(first.backend.Task, err))
-			continue
-		}
-		for _, o := range mine {
-			o.frontend = Frontend{Addr: netip.AddrPortFrom(at, o.port), Proto: o.proto}
-			served = append(served, o)
-		}
-	}
+	offers := e.offers()
+	problems := mixedSpellings(t, offers)
+	served, lost := b.locate(t, offers)
+	problems = append(problems, lost...)
 	slices.SortFunc(served, compareOffers)
 	var rows []*Service
 	for len(served) > 0 {
@@ -52,6 +35,45 @@ func (b *builder) rows(t target, e *entry) ([]*Service, []model.Problem) {
 		served = served[n:]
 	}
 	return rows, problems
+}
+
+// locate returns the offers that can be served, with their frontends, in the
+// place of offers, and for each family that cannot be a problem of its first
+// offer.
+func (b *builder) locate(t target, offers []offer) (served []offer, problems []model.Problem) {
+	served = offers[:0]
+	var v4, v6 home
+	for _, o := range offers {
+		h, a := &v6, b.v6
+		if o.family().Is4() {
+			h, a = &v4, b.v4
+		}
+		if !h.known {
+			h.known = true
+			h.at, h.err = a.address(t)
+		}
+		switch {
+		case h.err == nil:
+			o.frontend = Frontend{Addr: netip.AddrPortFrom(h.at, o.port), Proto: o.proto}
+			served = append(served, o)
+		case h.first.claim == nil || compareSources(o, h.first) < 0:
+			h.first = o
+		}
+	}
+	for _, h := range []*home{&v4, &v6} {
+		if h.err != nil {
+			problems = append(problems, h.first.problem(h.first.backend.Task, h.err))
+		}
+	}
+	return served, problems
+}
+
+// home is where a target is served in one family.
+type home struct {
+	known bool
+	at    netip.Addr
+	err   error // why it is served nowhere
+	first offer // of those that are not served for it
 }
 
 // address returns where t is served in the allocator's family, and an error if
@@ -71,10 +93,14 @@ func (a *allocator) address(t target) (netip.Addr, error) {
 }
 
 func (e *entry) offers() []offer {
-	var out []offer
+	n := 0
+	for _, s := range e.shares {
+		n += len(s.claims)
+	}
+	out := make([]offer, 0, n)
 	for _, s := range e.shares {
 		for i := range s.claims {
-			out = append(out, offer{claim: &s.claims[i], framework: s.app.Framework})
+			out = append(out, offer{claim: &s.claims[i], framework: s.framework})
 		}
 	}
 	return out
@@ -84,7 +110,7 @@ func (e *entry) offers() []offer {
 // compareOffers. The first offer of an address is its backend: claims of one
 // address never add up.
 func newService(t target, offers []offer) *Service {
-	s := &Service{Frontend: offers[0].frontend, Name: t.name}
+	s := &Service{Frontend: offers[0].frontend, Name: t.name, Backends: make([]Backend, 0, len(offers))}
 	if t.name != "" {
 		s.Label, s.Framework = offers[0].left, offers[0].framework
 	}
@@ -151,13 +177,23 @@ func compareSources(a, b offer) int {
 // compareOffers orders offers by frontend and address, and those of one address
 // so that the one to be believed comes first.
 func compareOffers(a, b offer) int {
+	if a.frontend != b.frontend {
+		return cmp.Or(a.frontend.Addr.Compare(b.frontend.Addr), cmp.Compare(a.frontend.Proto, b.frontend.Proto))
+	}
+	return compareBackends(&a.backend, &b.backend)
+}
+
+// compareBackends orders by address, and the backends of one address so that
+// the one to be believed comes first. Nothing is worked out before it is needed:
+// this is most of what a large service costs.
+func compareBackends(a, b *Backend) int {
+	if c := a.Addr.Compare(b.Addr); c != 0 {
+		return c
+	}
 	return cmp.Or(
-		a.frontend.Addr.Compare(b.frontend.Addr),
-		cmp.Compare(a.frontend.Proto, b.frontend.Proto),
-		a.backend.Addr.Compare(b.backend.Addr),
-		cmp.Compare(a.backend.State.rank(), b.backend.State.rank()),
-		cmp.Compare(b.backend.Weight, a.backend.Weight),
-		compareTasks(a.backend.Task, b.backend.Task),
+		cmp.Compare(a.State.rank(), b.State.rank()),
+		cmp.Compare(b.Weight, a.Weight),
+		compareTasks(a.Task, b.Task),
 	)
 }
 
