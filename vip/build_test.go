@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -257,13 +258,40 @@ func (w *walk) step() {
 	e := w.snap.Apps.Edit()
 	for range 1 + w.r.IntN(3) {
 		key := model.AppKey{FrameworkID: fmt.Sprint("F", w.r.IntN(3)), Name: fmt.Sprint("app", w.r.IntN(6))}
-		if w.r.IntN(4) == 0 {
+		old, ok := e.Get(key)
+		switch n := w.r.IntN(8); {
+		case n < 2:
 			e.Delete(key)
-		} else {
+		case ok && n < 6:
+			e.Set(key, w.change(old))
+		default:
 			e.Set(key, w.app(key))
 		}
 	}
 	w.snap = &model.Snapshot{Apps: e.Groups()}
+}
+
+// change returns old with another name of its framework, or some tasks less,
+// more or different; the others keep their pointers.
+func (w *walk) change(old *model.App) *model.App {
+	app, other := *old, w.app(old.Key)
+	if w.r.IntN(6) == 0 {
+		app.Framework = pick(w.r, "marathon", "Mara-thon", "...")
+		return &app
+	}
+	app.Tasks = nil
+	for i := range 3 {
+		from := pick(w.r, old, old, other)
+		if i < len(from.Tasks) {
+			app.Tasks = append(app.Tasks, from.Tasks[i])
+		}
+	}
+	slices.SortFunc(app.Tasks, func(a, b *model.Task) int { return strings.Compare(a.Key.ID, b.Key.ID) })
+	app.Tasks = slices.CompactFunc(app.Tasks, func(a, b *model.Task) bool { return a.Key == b.Key })
+	if len(app.Tasks) == 0 {
+		return other
+	}
+	return &app
 }
 
 func (w *walk) app(key model.AppKey) *model.App {
