@@ -79,12 +79,15 @@ func (z *Zone) Records() []Record {
 	slices.SortFunc(all, func(a, b named) int { return strings.Compare(a.name, b.name) })
 	var out []Record
 	for _, e := range all {
-		ttl := z.layout.domainOf(e.name).ttl
 		for _, v := range e.node.values {
-			out = append(out, Record{Name: e.name, Type: dns.TypeToString[v.rrtype()], TTL: ttl, Data: z.layout.text(v.value)})
+			out = append(out, z.layout.record(e.name, v.value))
 		}
 	}
 	return out
+}
+
+func (l *layout) record(name string, v value) Record {
+	return Record{Name: name, Type: dns.TypeToString[v.rrtype()], TTL: l.domainOf(name).ttl, Data: l.text(v)}
 }
 
 func (l *layout) text(v value) string {
