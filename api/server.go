@@ -38,13 +38,15 @@ type Config struct {
 }
 
 // View is the daemon's state at one moment. Snapshot, Table and Zone are nil
-// before there are any; Problems and Status are called when they are asked for.
+// before there are any; Problems, Status and Explain are called when they are
+// asked for, Explain only while there is a Snapshot.
 type View struct {
 	Snapshot *model.Snapshot
 	Table    *vip.Table
 	Zone     *dns.Zone
 	Problems func() []model.Problem
 	Status   func() Status
+	Explain  func(query string) any // becomes JSON
 }
 
 // Server serves Views over HTTP. It is safe for concurrent use.
@@ -69,6 +71,7 @@ func New(cfg Config, view func() View, gather prometheus.Gatherer, log *zap.Logg
 	mux.HandleFunc("GET /v2/vips", s.show(func(v View) any { return VIPs(v.Table, cfg.VIPZone) }))
 	mux.HandleFunc("GET /v2/records", s.show(func(v View) any { return Records(v.Zone) }))
 	mux.HandleFunc("GET /v2/problems", s.show(func(v View) any { return SortedProblems(v.Problems()) }))
+	mux.HandleFunc("GET /v2/explain", s.explain)
 	s.handler = mux
 	return s
 }
@@ -181,6 +184,16 @@ func (s *Server) show(list func(View) any) http.HandlerFunc {
 		}
 		reply(w, list(v))
 	}
+}
+
+// explain answers ?q=, a task, a name or a VIP.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query().Get("q")
+	if q == "" {
+		http.Error(w, "nothing asked: ?q=TASK, NAME or VIP", http.StatusBadRequest)
+		return
+	}
+	s.show(func(v View) any { return v.Explain(q) })(w, r)
 }
 
 func reply(w http.ResponseWriter, v any) {

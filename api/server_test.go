@@ -41,7 +41,7 @@ func TestBeforeTheFirstPictureListsAreNotYetRatherThanEmpty(t *testing.T) {
 	})
 	for path, want := range map[string]int{
 		"/healthz": 200, "/metrics": 200, "/v2/status": 200,
-		"/readyz": 503, "/v2/vips": 503, "/v2/records": 503, "/v2/tasks": 503, "/v2/problems": 503,
+		"/readyz": 503, "/v2/vips": 503, "/v2/records": 503, "/v2/tasks": 503, "/v2/problems": 503, "/v2/explain?q=x": 503,
 		"/v2/nothing": 404,
 	} {
 		if code, body := get(s.Handler(), path); code != want {
@@ -68,6 +68,18 @@ func TestEmptyListsAreEmptyLists(t *testing.T) {
 	}
 	if code, _ := get(s.Handler(), "/readyz"); code != 200 {
 		t.Errorf("/readyz: %d", code)
+	}
+}
+
+func TestExplainAnswersWhatIsAsked(t *testing.T) {
+	s := newTestServer(t, Config{}, func() View {
+		return View{Snapshot: &model.Snapshot{}, Explain: func(q string) any { return map[string]string{"query": q} }}
+	})
+	if code, body := get(s.Handler(), "/v2/explain?q=a%26b+c"); code != 200 || !strings.Contains(body, `"a\u0026b c"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, _ := get(s.Handler(), "/v2/explain"); code != 400 {
+		t.Errorf("without a question: %d", code)
 	}
 }
 

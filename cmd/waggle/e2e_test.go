@@ -285,6 +285,10 @@ func TestTheSeedsMemcachedIsReachedByNameAndVIP(t *testing.T) {
 	if r := n.query(t, n.client, "example.com.", dns.TypeA); r.Rcode != dns.RcodeRefused {
 		t.Errorf("somebody else's name: %v", r)
 	}
+	why, err := exec.Command(binary(t), "explain", "--socket", n.socket(), "memcached.marathon.l4lb.thisdcos.directory").CombinedOutput()
+	if err != nil || !strings.Contains(string(why), "this node balances "+at.String()) || !strings.Contains(string(why), "A "+at.Addr().String()+" from VIP") {
+		t.Errorf("explain: %v\n%s", err, why)
+	}
 	if err := setAndGet(n.Namespace, at, "from the node"); err != nil {
 		t.Error("from the node:", err)
 	}

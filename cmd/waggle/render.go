@@ -70,6 +70,20 @@ func openInput(e env, name string) (io.ReadCloser, error) {
 
 // render runs the pure part of the pipeline over one document.
 func render(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (*api.Document, error) {
+	s, err := recorded(ctx, cfg, in, f)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Document{
+		Tasks:    api.Tasks(s.Snapshot),
+		VIPs:     api.VIPs(s.Table, vipZone(cfg.agent().DNS)),
+		Records:  api.Records(s.Zone),
+		Problems: api.SortedProblems(s.Problems()),
+	}, nil
+}
+
+// recorded returns what the pure part of the pipeline makes of one document.
+func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (*agent.State, error) {
 	resolver, err := newResolver(cfg.DNS.Listen)
 	if err != nil {
 		return nil, err
@@ -85,12 +99,7 @@ func render(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (
 	stages := cfg.agent()
 	s := &agent.State{Snapshot: snap, Table: vip.Build(nil, snap, stages.VIP)}
 	s.Zone = dns.Build(nil, snap, s.Table, stages.DNS)
-	return &api.Document{
-		Tasks:    api.Tasks(s.Snapshot),
-		VIPs:     api.VIPs(s.Table, vipZone(stages.DNS)),
-		Records:  api.Records(s.Zone),
-		Problems: api.SortedProblems(s.Problems()),
-	}, nil
+	return s, nil
 }
 
 // asAnswered completes a document as if one of the configured masters had

@@ -79,7 +79,7 @@ func newRoot(e env) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.AddCommand(
 		newRun(e), newDev(e), newRender(e),
-		newStatus(e), newVIPs(e), newRecords(e),
+		newStatus(e), newVIPs(e), newRecords(e), newExplain(e),
 		newCheckConfig(e), newUnload(e), newVersion(e),
 	)
 	return root

@@ -146,6 +146,7 @@ func (d *daemon) view() api.View {
 	v := api.View{Status: func() api.Status { return d.status(s) }}
 	if s != nil {
 		v.Snapshot, v.Table, v.Zone, v.Problems = s.Snapshot, s.Table, s.Zone, s.Problems
+		v.Explain = func(query string) any { return d.explain(s, query) }
 	}
 	return v
 }

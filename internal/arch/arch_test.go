@@ -27,7 +27,7 @@ var ranks = map[string]int{
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
 	"watcher/archive": 2,
 
-	"ebpf": 3, "lb/ipvs": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
+	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
 
 	"internal/agent": 4,
