@@ -6,7 +6,11 @@ BIN     := bin/waggle
 CLANG   := clang-14
 TIMEOUT ?= 20m
 
-.PHONY: run test build generate lint bench check clean
+# CACHE holds what is built of other projects to compare with.
+CACHE   ?= $(HOME)/.cache/waggle
+COREDNS := $(CACHE)/coredns-v1.14.7/coredns
+
+.PHONY: run test build generate lint bench check clean conformance-dns
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -20,6 +24,7 @@ build:
 # test runs everything; as root the privileged tests too.
 test:
 	@scripts/deps memcached iproute2 zookeeper
+	@scripts/deps nsd knot knot-dnsutils dnsutils
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
 # generate rebuilds the eBPF objects and everything else made from source.
@@ -37,6 +42,15 @@ lint:
 check: lint generate
 	git diff --exit-code -- '*_bpfel.go' '*_bpfel.o'
 	$(GO) test -count=1 -race -timeout $(TIMEOUT) ./...
+
+# conformance-dns runs the checks of internal/dnscheck against waggle, NSD, Knot
+# and CoreDNS, and says who fails which. `make test` does the first three.
+conformance-dns: $(COREDNS)
+	@scripts/deps nsd knot knot-dnsutils dnsutils
+	COREDNS=$(COREDNS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestConformance' ./dns
+
+$(COREDNS):
+	GOBIN=$(@D) $(GO) install github.com/coredns/coredns@$(patsubst coredns-%,%,$(notdir $(@D)))
 
 bench:
 	@scripts/deps memcached iproute2

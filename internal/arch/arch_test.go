@@ -30,13 +30,16 @@ var ranks = map[string]int{
 	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
 
+	"internal/dnscheck": 0, "internal/dnspeer": 0,
+
 	"internal/agent": 4,
 
 	"cmd/waggle": 5, "bench": 5, "internal/arch": 5,
 }
 
 // testOnly packages are imported by tests and by bench, never by the program.
-var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "watcher/zk/zktest", "internal/testnet", "internal/outside"}
+var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "watcher/zk/zktest", "internal/testnet", "internal/outside",
+	"internal/dnscheck", "internal/dnspeer"}
 
 // owners lists the packages that may import a library; whatever is not listed
 // here may be imported by nobody.
