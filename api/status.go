@@ -22,7 +22,10 @@ type Source struct {
 	Leader    string    `json:"leader"` // empty while unknown
 	Published time.Time `json:"published,omitzero"`
 	LastEvent time.Time `json:"last_event,omitzero"`
-	Error     string    `json:"error,omitempty"` // the last one, while not connected
+	// Restored is when the Snapshot from the disk that is still served was
+	// published; absent once every source has spoken.
+	Restored time.Time `json:"restored,omitzero"`
+	Error    string    `json:"error,omitempty"` // the last one, while not connected
 }
 
 // Balancer is how VIPs reach the kernel.

@@ -21,6 +21,7 @@ const defaultConfigFile = "/etc/waggle/waggle.yaml"
 // named by its path, --dns.listen for one; a flag beats the file.
 type fileConfig struct {
 	Mesos mesosConfig `yaml:"mesos"`
+	State stateConfig `yaml:"state"`
 	DNS   dnsConfig   `yaml:"dns"`
 	VIP   vipConfig   `yaml:"vip"`
 	LB    lbConfig    `yaml:"lb"`
@@ -30,6 +31,10 @@ type fileConfig struct {
 
 type mesosConfig struct {
 	Masters []string `yaml:"masters" help:"Mesos masters, host:port or http(s)://host:port, any of which leads to the leader"`
+}
+
+type stateConfig struct {
+	Dir string `yaml:"dir" help:"folder for what a restarted daemon serves before it has heard from the scheduler; empty keeps nothing"`
 }
 
 type dnsConfig struct {

@@ -53,6 +53,9 @@ func devDefaults(cfg fileConfig, flags *configFlags) fileConfig {
 	if !flags.given("http.socket") {
 		cfg.HTTP.Socket = filepath.Join(devState(), "waggle.sock")
 	}
+	if !flags.given("state.dir") {
+		cfg.State.Dir = "" // the cluster starts from nothing too
+	}
 	if !flags.given("http.listen") {
 		cfg.HTTP.Listen = "127.0.0.1:0"
 	}

@@ -104,10 +104,12 @@ func (n *node) verb(name string, args ...string) []string {
 	return append([]string{
 		name, "--dns.listen", n.addr.String() + ":53", "--http.listen", "", "--http.socket", n.socket(),
 		"--lb.pin_dir", n.pins(), "--lb.cgroup", n.cgroup, "--lb.backend", "ebpf", "--log.level", "info",
+		"--state.dir", n.archive(),
 	}, args...)
 }
 
-func (n *node) socket() string { return filepath.Join(n.state, "waggle.sock") }
+func (n *node) socket() string  { return filepath.Join(n.state, "waggle.sock") }
+func (n *node) archive() string { return filepath.Join(n.state, "lib") }
 func (n *node) pins() string {
 	return "/sys/fs/bpf/waggle-" + filepath.Base(n.cgroup)
 }

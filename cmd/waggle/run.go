@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,6 +19,7 @@ import (
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
 	"waggle/lb"
+	"waggle/watcher/archive"
 	"waggle/watcher/mesos"
 )
 
@@ -52,8 +54,9 @@ type daemon struct {
 	cfg    fileConfig
 	log    *zap.Logger
 	source *mesos.Source
-	plane  lb.Dataplane // nil without balancing
-	noLB   error        // why plane is nil
+	kept   *archive.Source // around source
+	plane  lb.Dataplane    // nil without balancing
+	noLB   error           // why plane is nil
 	agent  *agent.Agent
 	dns    *dns.Server
 	http   *api.Server
@@ -81,7 +84,9 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (*daemon, error) {
 	if d.plane, d.noLB, err = openPlane(cfg, log.Named("lb"), reg); err != nil {
 		return nil, err
 	}
-	d.agent = agent.New(cfg.agent(), d.source, d.plane, log.Named("agent"), reg)
+	// A source publishes its first Snapshot once it is complete.
+	d.kept = archive.New(cfg.archive(), d.source, func() bool { return true }, log.Named("archive"), reg)
+	d.agent = agent.New(cfg.agent(), d.kept, d.plane, log.Named("agent"), reg)
 	return d, nil
 }
 
@@ -167,6 +172,10 @@ func (d *daemon) status(s *agent.State) api.Status {
 			reason += ": " + st.Source.Error
 		}
 		st.Reasons = append(st.Reasons, reason)
+	}
+	if at := d.kept.Status().Restored; !at.IsZero() {
+		st.Source.Restored = at
+		st.Reasons = append(st.Reasons, fmt.Sprintf("serving what was known %s ago, from the disk, until the scheduler has spoken", time.Since(at).Round(time.Second)))
 	}
 	st.Balancer.Kind = "ebpf"
 	if d.plane == nil {

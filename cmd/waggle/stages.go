@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"go.uber.org/zap"
 
@@ -12,6 +13,7 @@ import (
 	"waggle/ebpf"
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
+	"waggle/watcher/archive"
 	"waggle/watcher/mesos"
 )
 
@@ -19,6 +21,7 @@ import (
 func defaultFileConfig() fileConfig {
 	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
 	return fileConfig{
+		State: stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
 			Listen: []string{"127.0.0.1:53"},
 			Domain: a.DNS.Domain, DCOSDomain: a.DNS.DCOSDomain,
@@ -54,6 +57,9 @@ func (c fileConfig) check() error {
 	}
 	if len(c.DNS.Listen) == 0 {
 		bad("dns.listen", "nothing to listen on")
+	}
+	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
+		bad("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
 	switch c.LB.Backend {
 	case "auto", "ebpf", "none":
@@ -114,6 +120,12 @@ func (c fileConfig) source(r *hostnet.Resolver) mesos.Config {
 	m := mesos.DefaultConfig()
 	m.Masters, m.Resolve = c.Mesos.Masters, r.Lookup
 	return m
+}
+
+func (c fileConfig) archive() archive.Config {
+	a := archive.DefaultConfig()
+	a.Dir = c.State.Dir
+	return a
 }
 
 func (c fileConfig) plane() ebpf.Config {

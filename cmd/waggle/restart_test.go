@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"waggle/api"
+	"waggle/watcher/mesos/mesostest"
+)
+
+// picture is a cluster with one agent, the node, on which each app runs once
+// and has a VIP.
+func (n *node) picture(port uint16, apps ...string) []byte {
+	var tasks []mesostest.Task
+	for _, app := range apps {
+		tasks = append(tasks, mesostest.Task{
+			Framework: "F", Agent: "S0", ID: app + ".0", Name: app, State: "TASK_RUNNING", IP: n.addr,
+			Ports: []mesostest.Port{{Number: int(port), Name: "p", Protocol: "tcp", Labels: []string{"VIP_0", "/" + app + ":80"}}},
+		})
+	}
+	return mesostest.Subscribed(15, []map[string]any{mesostest.Agent("S0", n.addr)}, []map[string]any{mesostest.Framework("F", "marathon")}, tasks)
+}
+
+// greeter answers "hi" on a port of the node until the test ends.
+func (n *node) greeter(t *testing.T) uint16 {
+	t.Helper()
+	var l net.Listener
+	n.Must(t, func() (err error) { l, err = net.Listen("tcp", n.addr.String()+":0"); return err })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "hi") // a client that is gone is seen as one that got nothing
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+// greeted reports whether a connection to at is answered by the greeter.
+func (n *node) greeted(at netip.AddrPort) error {
+	c, err := n.dial(context.Background(), "tcp", at.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if text, err := io.ReadAll(c); err != nil || string(text) != "hi" {
+		return errors.Join(err, errors.New("answered "+string(text)))
+	}
+	return nil
+}
+
+func (n *node) status(t *testing.T) api.Status {
+	t.Helper()
+	var st api.Status
+	if err := (api.Client{Socket: n.socket()}).Get(t.Context(), "/v2/status", &st); err != nil {
+		return api.Status{}
+	}
+	return st
+}
+
+// TestARestartWithoutASchedulerServesWhatRan kills the daemon while the
+// scheduler is away: the next one names and balances what ran, says how old that
+// is, takes nothing away, and believes the scheduler once it is back.
+func TestARestartWithoutASchedulerServesWhatRan(t *testing.T) {
+	n := newNode(t)
+	port := n.greeter(t)
+	var master *mesostest.Master
+	n.Must(t, func() error { master = mesostest.Serve(n.picture(port, "web", "old")); return nil })
+	t.Cleanup(master.Close)
+	args := n.verb("run", "--mesos.masters", master.Addr().String())
+	daemon := n.start(t, args...)
+	web, old := n.up(t, "web.marathon", 1), n.up(t, "old.marathon", 1)
+	eventually(t, "the Snapshot is on the disk", func() bool {
+		_, err := os.Stat(filepath.Join(n.archive(), "snapshot"))
+		return err == nil
+	})
+
+	master.Refuse(503, "Master has not finished recovery")
+	master.Cut()
+	daemon.stop(t, syscall.SIGKILL)
+	n.start(t, args...)
+	for name, was := range map[string]netip.AddrPort{"web": web, "old": old} {
+		if now := n.up(t, name+".marathon", 1); now != was {
+			t.Errorf("the VIP of %s was %s, is %s", name, was, now)
+		}
+		if err := n.greeted(was); err != nil {
+			t.Errorf("through the VIP of %s: %v", name, err)
+		}
+		if r := n.query(t, n.client, name+".marathon.mesos.", dns.TypeA); len(r.Answer) != 1 {
+			t.Errorf("the name of %s: %v", name, r)
+		}
+	}
+	st := n.status(t)
+	if !st.Ready || st.Source.Restored.IsZero() || !strings.Contains(strings.Join(st.Reasons, "\n"), "from the disk") {
+		t.Errorf("status: %+v", st)
+	}
+
+	master.SetPicture(n.picture(port, "web", "new"))
+	master.SetAnswer(nil)
+	n.up(t, "new.marathon", 1)
+	eventually(t, "the Snapshot from the disk is let go", func() bool {
+		_, served := n.vips(t)["old.marathon"]
+		return !served && n.status(t).Source.Restored.IsZero()
+	})
+	if err := n.greeted(web); err != nil {
+		t.Errorf("through the VIP that stayed: %v", err)
+	}
+}
+
+// TestADamagedArchiveIsDoneWithout starts over a file that is none of ours.
+func TestADamagedArchiveIsDoneWithout(t *testing.T) {
+	n := newNode(t)
+	if err := errors.Join(os.Mkdir(n.archive(), 0o700), os.WriteFile(filepath.Join(n.archive(), "snapshot"), []byte("not ours"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var master *mesostest.Master
+	n.Must(t, func() error { master = mesostest.Serve(n.picture(80, "web")); return nil })
+	t.Cleanup(master.Close)
+	daemon := n.start(t, n.verb("run", "--mesos.masters", master.Addr().String())...)
+	n.up(t, "web.marathon", 1)
+	if out := daemon.out.String(); !strings.Contains(out, "starting without") || !strings.Contains(out, n.archive()) {
+		t.Errorf("the log does not name the file:\n%s", out)
+	}
+}
