@@ -26,6 +26,19 @@ type Source struct {
 	// published; absent once every source has spoken.
 	Restored time.Time `json:"restored,omitzero"`
 	Error    string    `json:"error,omitempty"` // the last one, while not connected
+
+	ZooKeeper *ZooKeeper `json:"zookeeper,omitempty"` // nil where masters are not found through it
+}
+
+// ZooKeeper is how the election of masters is seen.
+type ZooKeeper struct {
+	Location  string    `json:"location"` // the URL without its password
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`           // when Connected became what it is
+	Leader    string    `json:"leader"`          // the last one seen; empty before
+	Masters   int       `json:"masters"`         // in the last answer
+	Read      time.Time `json:"read,omitzero"`   // when that was
+	Error     string    `json:"error,omitempty"` // why the election cannot be seen now
 }
 
 // Balancer is how VIPs reach the kernel.

@@ -29,10 +29,6 @@ type fileConfig struct {
 	Log   logConfig   `yaml:"log"`
 }
 
-type mesosConfig struct {
-	Masters []string `yaml:"masters" help:"Mesos masters, host:port or http(s)://host:port, any of which leads to the leader"`
-}
-
 type stateConfig struct {
 	Dir string `yaml:"dir" help:"folder for what a restarted daemon serves before it has heard from the scheduler; empty keeps nothing"`
 }

@@ -83,6 +83,20 @@ func TestAMesosDNSConfigurationIsTakenAsItIs(t *testing.T) {
 	}
 }
 
+func TestMesosDNSFindsMastersInZooKeeper(t *testing.T) {
+	url := writeFile(t, "zk", "zk://me:secret@10.0.0.1:2181,10.0.0.2/dcos/mesos\n")
+	for in, want := range map[string]string{
+		"zk://10.0.0.1:2181/mesos":           "zk://10.0.0.1:2181/mesos",
+		"zk://me:s3cr@t@10.0.0.1:2181/mesos": "zk://me:***@10.0.0.1:2181/mesos",
+		"file://" + url:                      "file://" + url,
+	} {
+		got := configOf(t, "--config", writeFile(t, "config.json", `{"zk": "`+in+`", "mesosHTTPSOn": true}`))
+		if got["mesos.zk"] != want || got["mesos.https"] != "true" {
+			t.Errorf("%s: mesos.zk = %q, mesos.https = %q, want %q", in, got["mesos.zk"], got["mesos.https"], want)
+		}
+	}
+}
+
 func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 	tests := map[string]struct{ text, want string }{
 		"unknown key":        {"dns:\n  listen: [\"127.0.0.1:53\"]\n  lisen: x\n", "line 3"},
@@ -94,6 +108,8 @@ func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 		"grace too short":    {"lb: {grace: 1s}\n", "lb.grace"},
 		"two documents":      {"lb: {}\n---\nlb: {}\n", "more than one"},
 		"bad JSON":           {`{"masters": 7}`, "Masters"},
+		"no ZooKeeper":       {"mesos: {zk: \"http://10.0.0.1:2181/mesos\"}\n", "mesos.zk: ZooKeeper URL does not begin with zk://"},
+		"no ZooKeeper path":  {`{"zk": "zk://10.0.0.1:2181"}`, "mesos.zk"},
 		"bad level":          {"log: {level: loud}\n", "loud"},
 	}
 	for name, tt := range tests {

@@ -47,10 +47,7 @@ func readMesosDNS(text []byte, cfg *fileConfig) error {
 	if err := json.Unmarshal(text, &m); err != nil {
 		return fmt.Errorf("read as a mesos-dns configuration: %w", err)
 	}
-	if m.Zk != "" && len(m.Masters) == 0 {
-		return fmt.Errorf("zk: finding masters through ZooKeeper is not supported yet: list them in masters")
-	}
-	cfg.Mesos.Masters = m.Masters
+	cfg.Mesos.Masters, cfg.Mesos.ZK, cfg.Mesos.HTTPS = m.Masters, zkURL(m.Zk), m.MesosHTTPSOn
 	if m.MesosHTTPSOn {
 		for i, a := range m.Masters {
 			cfg.Mesos.Masters[i] = "https://" + a

@@ -90,7 +90,7 @@ func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	source := cfg.source(resolver)
+	source := cfg.Mesos.source(resolver, nil)
 	snap, err := mesos.Decode(ctx, in, f, source.Resolve)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ import (
 	"waggle/lb"
 	"waggle/watcher/archive"
 	"waggle/watcher/mesos"
+	"waggle/watcher/zk"
 )
 
 func newRun(e env) *cobra.Command {
@@ -28,14 +29,14 @@ func newRun(e env) *cobra.Command {
 		Use:     "run",
 		Short:   "Run the daemon",
 		Long:    "Run the daemon: follow the scheduler, answer DNS, balance VIPs.\n\nWhen it ends, the kernel goes on balancing; the next run takes over. `waggle unload` removes what it left.",
-		Example: "  waggle run --mesos.masters 10.0.0.1:5050,10.0.0.2:5050\n  waggle run --config /etc/mesos-dns/config.json",
+		Example: "  waggle run --mesos.zk zk://10.0.0.1:2181,10.0.0.2:2181,10.0.0.3:2181/mesos\n  waggle run --mesos.masters 10.0.0.1:5050,10.0.0.2:5050\n  waggle run --config /etc/mesos-dns/config.json",
 		Args:    usageArgs(cobra.NoArgs),
 	}
 	flags := addConfigFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := flags.load()
-		if err == nil && len(cfg.Mesos.Masters) == 0 {
-			err = errors.New("mesos.masters: no master to follow is configured")
+		if err == nil && len(cfg.Mesos.Masters) == 0 && cfg.Mesos.ZK == "" {
+			err = errors.New("mesos.masters, mesos.zk: no master to follow is configured")
 		}
 		if err != nil {
 			return &exitError{exitUsage, err}
@@ -53,6 +54,7 @@ func newRun(e env) *cobra.Command {
 type daemon struct {
 	cfg    fileConfig
 	log    *zap.Logger
+	zk     *zk.Detector // nil without
 	source *mesos.Source
 	kept   *archive.Source // around source
 	plane  lb.Dataplane    // nil without balancing
@@ -73,7 +75,7 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.source, err = mesos.New(cfg.source(resolver), log.Named("mesos"), reg); err != nil {
+	if err := d.openSource(resolver, reg); err != nil {
 		return nil, err
 	}
 	d.dns = dns.NewServer(cfg.dnsServer(), func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
@@ -88,6 +90,21 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (*daemon, error) {
 	d.kept = archive.New(cfg.archive(), d.source, func() bool { return true }, log.Named("archive"), reg)
 	d.agent = agent.New(cfg.agent(), d.kept, d.plane, log.Named("agent"), reg)
 	return d, nil
+}
+
+// openSource opens what tells of tasks.
+func (d *daemon) openSource(r *hostnet.Resolver, reg prometheus.Registerer) error {
+	var election mesos.Election
+	cfg, ok, err := d.cfg.Mesos.detector(r)
+	if err != nil {
+		return err
+	}
+	if ok {
+		d.zk = zk.New(cfg, d.log.Named("zookeeper"), reg)
+		election = d.zk
+	}
+	d.source, err = mesos.New(d.cfg.Mesos.source(r, election), d.log.Named("mesos"), reg)
+	return err
 }
 
 // openPlane opens what cfg asks for. With "auto" a kernel that cannot balance
@@ -165,6 +182,12 @@ func (d *daemon) status(s *agent.State) api.Status {
 		Reasons: []string{},
 		Source:  api.Source{Connected: src.Connected, Leader: src.Leader, LastEvent: src.LastEvent},
 	}
+	if z := d.zooKeeper(); z != nil {
+		st.Source.ZooKeeper = z
+		if z.Error != "" {
+			st.Reasons = append(st.Reasons, "election not seen, the last leader stands: "+z.Error)
+		}
+	}
 	if !src.Connected {
 		reason := "not connected to a Mesos master"
 		if src.Err != nil {
@@ -196,6 +219,22 @@ func (d *daemon) status(s *agent.State) api.Status {
 		st.HTTP = append(st.HTTP, a.String())
 	}
 	return st
+}
+
+// zooKeeper tells how the election is seen; nil where none is followed.
+func (d *daemon) zooKeeper() *api.ZooKeeper {
+	if d.zk == nil {
+		return nil
+	}
+	s := d.zk.Status()
+	z := &api.ZooKeeper{
+		Location: d.zk.Location().String(), Connected: s.Connected, Since: s.Changed,
+		Leader: s.Leader.Addr, Masters: s.Members, Read: s.Read,
+	}
+	if s.Err != nil {
+		z.Error = s.Err.Error()
+	}
+	return z
 }
 
 // counts are the sizes of s.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -163,6 +164,9 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		{"serves", fmt.Sprintf("%d VIPs, %d names", st.Counts.VIPs, st.Counts.Names)},
 		{"problems", strconv.Itoa(st.Counts.Problems)},
 	}
+	if z := st.Source.ZooKeeper; z != nil {
+		lines = slices.Insert(lines, 2, [2]string{"ZooKeeper", zooKeeperText(z, now)})
+	}
 	for _, r := range st.Reasons {
 		lines = append(lines, [2]string{"!", r})
 	}
@@ -172,4 +176,20 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// zooKeeperText is one line on how the election of masters is seen.
+func zooKeeperText(z *api.ZooKeeper, now time.Time) string {
+	since := now.Sub(z.Since).Round(time.Second)
+	text := fmt.Sprintf("connected to %s for %s", z.Location, since)
+	if !z.Connected {
+		text = fmt.Sprintf("NOT CONNECTED to %s for %s", z.Location, since)
+	}
+	if z.Leader != "" {
+		text += fmt.Sprintf(", leader %s, %d masters", z.Leader, z.Masters)
+	}
+	if z.Error != "" {
+		text += ": " + strings.ReplaceAll(z.Error, "\n", "; ")
+	}
+	return text
 }

@@ -14,7 +14,6 @@ import (
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
 	"waggle/watcher/archive"
-	"waggle/watcher/mesos"
 )
 
 // defaultFileConfig collects the defaults of the stages under their keys.
@@ -75,7 +74,7 @@ func (c fileConfig) check() error {
 		bad("lb.grace", "%s is shorter than the %s that VIP names are cached", c.LB.Grace, c.DNS.DCOSTTL)
 	}
 	stages := c.agent()
-	return errors.Join(append(errs, stages.VIP.Check(), stages.DNS.Check())...)
+	return errors.Join(append(errs, c.Mesos.check(), stages.VIP.Check(), stages.DNS.Check())...)
 }
 
 // agent returns the configuration of the pipeline's stages.
@@ -114,12 +113,6 @@ func (c fileConfig) nsAddrs() []netip.Addr {
 		}
 	}
 	return out
-}
-
-func (c fileConfig) source(r *hostnet.Resolver) mesos.Config {
-	m := mesos.DefaultConfig()
-	m.Masters, m.Resolve = c.Mesos.Masters, r.Lookup
-	return m
 }
 
 func (c fileConfig) archive() archive.Config {

@@ -83,47 +83,68 @@ func masterURL(text string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
+// answer is what a master said with 200.
+type answer struct {
+	body io.ReadCloser
+	at   *url.URL       // the master that answered, which another may have named
+	peer netip.AddrPort // its address
+}
+
 // subscribe asks master, or whoever it says leads, for the event stream. The
-// caller closes the body; leader is the address that answered.
-func (c *client) subscribe(ctx context.Context, master *url.URL) (body io.ReadCloser, leader netip.AddrPort, err error) {
-	at := *master
+// caller closes the body.
+func (c *client) subscribe(ctx context.Context, master *url.URL) (*answer, error) {
+	return c.ask(ctx, master, http.MethodPost, "/api/v1", `{"type":"SUBSCRIBE"}`)
+}
+
+// ask sends a request to master, or to whoever it says leads, and returns the
+// answer if that is JSON.
+func (c *client) ask(ctx context.Context, master *url.URL, method, path, body string) (*answer, error) {
+	at := &url.URL{Scheme: master.Scheme, Host: master.Host}
 	for range maxHops + 1 {
-		resp, peer, err := c.post(ctx, at)
+		resp, peer, err := c.do(ctx, method, at.JoinPath(path), body)
 		if err != nil {
-			return nil, leader, err
+			return nil, err
 		}
 		if resp.StatusCode == http.StatusOK {
-			if err := streamType(resp); err != nil {
+			if err := isJSON(resp); err != nil {
 				resp.Body.Close()
-				return nil, leader, fmt.Errorf("subscribe at %s: %w", at.Host, err)
+				return nil, fmt.Errorf("ask %s: %w", at.Host, err)
 			}
-			return resp.Body, peer, nil
+			return &answer{resp.Body, at, peer}, nil
 		}
 		said := reason(resp)
 		if !isRedirect(resp.StatusCode) {
-			return nil, leader, fmt.Errorf("subscribe at %s: %s%s", at.Host, resp.Status, said)
+			return nil, fmt.Errorf("ask %s: %w", at.Host, &statusError{resp.StatusCode, resp.Status + said})
 		}
 		// Scheme-relative: "//host:port/api/v1", or without a path.
 		to, err := at.Parse(resp.Header.Get("Location"))
 		if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
-			return nil, leader, fmt.Errorf("subscribe at %s: cannot follow redirect to %q", at.Host, resp.Header.Get("Location"))
+			return nil, fmt.Errorf("ask %s: cannot follow redirect to %q", at.Host, resp.Header.Get("Location"))
 		}
-		at = url.URL{Scheme: to.Scheme, Host: to.Host}
+		at = &url.URL{Scheme: to.Scheme, Host: to.Host}
 	}
-	return nil, leader, fmt.Errorf("subscribe at %s: sent on more than %d times, last to %s", master.Host, maxHops, at.Host)
+	return nil, fmt.Errorf("ask %s: sent on more than %d times, last to %s", master.Host, maxHops, at.Host)
 }
 
-func (c *client) post(ctx context.Context, at url.URL) (*http.Response, netip.AddrPort, error) {
+// statusError is an answer that is neither 200 nor a redirect.
+type statusError struct {
+	code int
+	text string
+}
+
+// Error returns the status line and the beginning of what was said with it.
+func (e *statusError) Error() string { return e.text }
+
+func (c *client) do(ctx context.Context, method string, to *url.URL, body string) (*http.Response, netip.AddrPort, error) {
 	var peer netip.AddrPort
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 		if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
 			peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
 		}
 	}})
-	at.Path = "/api/v1"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(`{"type":"SUBSCRIBE"}`))
+	req, err := http.NewRequestWithContext(ctx, method, to.String(), strings.NewReader(body))
 	if err != nil {
-		return nil, peer, fmt.Errorf("subscribe at %s: %w", at.Host, err)
+		return nil, peer, fmt.Errorf("ask %s: %w", to.Host, err)
 	}
 	// Masters compare the type literally: no charset.
 	req.Header.Set("Content-Type", "application/json")
@@ -131,7 +152,7 @@ func (c *client) post(ctx context.Context, at url.URL) (*http.Response, netip.Ad
 	req.Header.Set("User-Agent", "waggle")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, peer, fmt.Errorf("subscribe: %w", err)
+		return nil, peer, err
 	}
 	return resp, peer, nil
 }
@@ -144,8 +165,8 @@ func isRedirect(code int) bool {
 	return false
 }
 
-// streamType refuses an answer that is no event stream, a proxy's page say.
-func streamType(resp *http.Response) error {
+// isJSON refuses an answer of another kind, a proxy's page say.
+func isJSON(resp *http.Response) error {
 	t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if t != "application/json" {
 		return fmt.Errorf("answer is %q, not application/json", t)

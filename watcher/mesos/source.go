@@ -17,6 +17,7 @@ import (
 
 	"waggle/model"
 	"waggle/watcher"
+	"waggle/watcher/zk"
 )
 
 // Config says which masters to follow and how patiently.
@@ -24,6 +25,10 @@ type Config struct {
 	// Masters are asked in turn; any of them leads to the leader. Each is
 	// host:port or http(s)://host:port.
 	Masters []string
+	// Election tells of masters besides, the leader first. Nil for none.
+	Election Election
+	// HTTPS is how masters that were elected are spoken to.
+	HTTPS bool
 	// Resolve looks up the host names of masters, agents and frameworks. It
 	// must not ask this daemon, which may be the node's resolver. Nil means
 	// net.DefaultResolver.
@@ -62,7 +67,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// Addrs returns the masters that are given by address, in their order.
+// Addrs returns the configured masters that are given by address, in their
+// order.
 func (c Config) Addrs() []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, m := range c.Masters {
@@ -88,8 +94,7 @@ type Status struct {
 // Source follows the leading master. Make it with New.
 type Source struct {
 	cfg     Config
-	masters []*url.URL
-	addrs   []netip.AddrPort // Config.Addrs
+	masters *masters
 	client  *client
 	log     *zap.Logger
 	metrics *metrics
@@ -116,14 +121,19 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error
 		}
 	}
 	s := &Source{cfg: cfg, log: log, lookup: make(chan struct{}, 1), last: &model.Snapshot{}}
+	var configured []*url.URL
 	for _, m := range cfg.Masters {
 		u, err := masterURL(m)
 		if err != nil {
 			return nil, err
 		}
-		s.masters = append(s.masters, u)
+		configured = append(configured, u)
 	}
-	s.addrs = cfg.Addrs()
+	scheme := "http"
+	if cfg.HTTPS {
+		scheme = "https"
+	}
+	s.masters = newMasters(scheme, configured, cfg.Addrs())
 	s.client = newClient(cfg)
 	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
 	return s, nil
@@ -145,44 +155,78 @@ func (s *Source) setStatus(f func(*Status)) {
 // Run follows the masters until ctx ends; see watcher.Source. It is for one
 // call.
 func (s *Source) Run(ctx context.Context, publish func(*model.Snapshot)) error {
-	if len(s.masters) == 0 {
+	if len(s.cfg.Masters) == 0 && s.cfg.Election == nil {
 		return errors.New("no Mesos master to follow")
 	}
 	s.publish = publish
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error { return s.resolveNames(ctx) })
+	if s.cfg.Election != nil {
+		g.Go(func() error { return s.cfg.Election.Run(ctx, s.elected) })
+	}
 	return g.Wait()
+}
+
+// elected takes the outcome of an election.
+func (s *Source) elected(members []zk.Member) {
+	s.masters.elect(members)
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.world != nil {
+		s.publishLocked(s.last.Leader) // with the masters as they are now
+	}
 }
 
 // follow goes from stream to stream.
 func (s *Source) follow(ctx context.Context) error {
+	select {
+	case <-s.masters.known:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	next, backoff := 0, s.cfg.MinBackoff
 	for {
-		followed := s.round(ctx, &next)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if followed {
+		news := s.masters.changed()
+		if followed := s.round(ctx, &next); followed {
 			backoff = s.cfg.MinBackoff
 		}
-		wait := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return ctx.Err()
-		case <-wait.C:
+		if err := pause(ctx, backoff, news); err != nil {
+			return err
 		}
 		backoff = min(2*backoff, s.cfg.MaxBackoff)
+		select {
+		case <-news: // ask the new leader first, and soon, but not all nodes at once
+			next, backoff = 0, s.cfg.MinBackoff
+			if err := pause(ctx, backoff, nil); err != nil {
+				return err
+			}
+		default:
+		}
 	}
+}
+
+// pause waits for half of d to d, or for news.
+func pause(ctx context.Context, d time.Duration, news <-chan struct{}) error {
+	wait := time.NewTimer(d/2 + rand.N(d/2+1))
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+	case <-news:
+	case <-wait.C:
+	}
+	return ctx.Err()
 }
 
 // round asks each master once, from *next on, until one led to a stream that
 // delivered a picture. It returns when that ended: its master is likely to know
-// who leads now, and is asked first next time.
+// who leads now, and is asked first next time, unless it was silent. An election
+// ends the round.
 func (s *Source) round(ctx context.Context, next *int) (followed bool) {
-	for range s.masters {
-		master := s.masters[*next%len(s.masters)]
+	news := s.masters.changed()
+	urls := s.masters.urls()
+	for range urls {
+		master := urls[*next%len(urls)]
 		followed, err := s.stream(ctx, master)
 		if ctx.Err() != nil {
 			return followed
@@ -192,10 +236,17 @@ func (s *Source) round(ctx context.Context, next *int) (followed bool) {
 		s.log.Warn("not following a master; what was served is served on",
 			zap.String("asked", master.Host), zap.Error(err))
 		s.setStatus(func(st *Status) { st.Connected, st.Err = false, err })
+		if !followed || errors.Is(err, errSilent) {
+			*next++
+		}
+		select {
+		case <-news:
+			return followed
+		default:
+		}
 		if followed {
 			return true
 		}
-		*next++
 	}
 	return false
 }
@@ -204,7 +255,7 @@ func (s *Source) round(ctx context.Context, next *int) (followed bool) {
 func (s *Source) publishLocked(leader netip.AddrPort) {
 	snap := s.world.snapshot()
 	snap.Leader = leader
-	snap.Masters = s.addrs
+	snap.Masters = s.masters.addrs()
 	s.last = snap
 	s.metrics.tasks.Set(float64(len(s.world.tasks)))
 	s.metrics.agents.Set(float64(snap.Agents.Len()))

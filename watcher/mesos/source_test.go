@@ -86,7 +86,7 @@ func (f *follower) published() (int, *model.Snapshot, <-chan struct{}) {
 // until waits for a Snapshot that want returns nothing about.
 func (f *follower) until(want func(*model.Snapshot) string) *model.Snapshot {
 	f.tb.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(60 * time.Second)
 	for {
 		n, s, news := f.published()
 		missing := want(s)
@@ -118,7 +118,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(10 * time.Second); !ok(); {
+	for deadline := time.After(60 * time.Second); !ok(); {
 		select {
 		case <-tick.C:
 		case <-deadline:

@@ -2,12 +2,15 @@ package mesos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,6 +22,9 @@ const missedHeartbeats = 3
 
 // errResync ends a stream whose picture is known to be incomplete.
 var errResync = errors.New("picture has a hole, subscribing anew")
+
+// errDeposed ends a stream whose master does not lead any more.
+var errDeposed = errors.New("another master was elected")
 
 // errSilent ends a stream on which not even heartbeats come.
 var errSilent = errors.New("silent for too long")
@@ -48,24 +54,51 @@ type subscription struct {
 // complete picture.
 func (s *Source) stream(ctx context.Context, master *url.URL) (followed bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	var g sync.WaitGroup
+	defer g.Wait()
 	defer cancel(nil)
-	body, leader, err := s.client.subscribe(ctx, master)
+	var from atomic.Pointer[answer] // nil while asking
+	news := s.masters.changed()
+	g.Go(func() { s.watchElection(ctx, news, master, &from, cancel) })
+
+	a, err := s.client.subscribe(ctx, master)
 	if err != nil {
-		return false, err
+		return false, cmp.Or(context.Cause(ctx), err)
 	}
-	defer body.Close()
-	st := &subscription{source: s, leader: leader, started: time.Now(), patience: s.cfg.FirstByte, scanner: newScanner()}
+	from.Store(a)
+	defer a.body.Close()
+	st := &subscription{source: s, leader: a.peer, started: time.Now(), patience: s.cfg.FirstByte, scanner: newScanner()}
 	st.handler = st.newHandler()
 	st.plan = st.handler.plan()
 	st.watchdog = time.AfterFunc(st.patience, func() {
 		cancel(errSilent)
 	})
 	defer st.watchdog.Stop()
-	err = st.run(body)
+	err = st.run(a.body)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	return st.complete, fmt.Errorf("stream of %s: %w", leader, err)
+	return st.complete, fmt.Errorf("stream of %s: %w", a.peer, err)
+}
+
+// watchElection ends the stream, or the asking for one, once another leads than
+// the master it is from.
+func (s *Source) watchElection(ctx context.Context, news <-chan struct{}, asked *url.URL, from *atomic.Pointer[answer], end func(error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+		}
+		news = s.masters.changed()
+		host, peer := asked.Host, netip.AddrPort{}
+		if a := from.Load(); a != nil {
+			host, peer = a.at.Host, a.peer
+		}
+		if !s.masters.leads(host, peer) {
+			end(errDeposed)
+		}
+	}
 }
 
 // lively resets the watchdog whenever bytes arrive: a large picture on a slow

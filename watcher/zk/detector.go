@@ -79,6 +79,9 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) *Detector {
 	}
 }
 
+// Location returns where the election is.
+func (d *Detector) Location() Location { return d.cfg.Location }
+
 // Status returns what is seen now. It is safe for concurrent use.
 func (d *Detector) Status() Status {
 	d.mu.Lock()

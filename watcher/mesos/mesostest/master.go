@@ -26,6 +26,7 @@ type Master struct {
 	answer  http.Handler
 	streams []*stream
 	change  chan struct{} // closed and replaced when streams changes
+	asked   int
 }
 
 type stream struct {
@@ -133,6 +134,13 @@ func (m *Master) WaitStreams(ctx context.Context, n int) error {
 	}
 }
 
+// Asked returns how many requests there were.
+func (m *Master) Asked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked
+}
+
 // Record frames one event.
 func Record(event []byte) []byte {
 	return append(fmt.Appendf(nil, "%d\n", len(event)), event...)
@@ -147,6 +155,7 @@ func (m *Master) serve(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	m.mu.Lock()
 	answer, picture := m.answer, m.picture
+	m.asked++
 	m.mu.Unlock()
 	if answer != nil {
 		answer.ServeHTTP(w, r)
