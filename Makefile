@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test build generate lint bench check clean conformance-dns
+.PHONY: run test build generate lint bench bench-scale check clean conformance-dns
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -54,7 +54,13 @@ $(COREDNS):
 
 bench:
 	@scripts/deps memcached iproute2
-	$(GO) test -run "^$$" -bench . -benchtime 1000x -timeout $(TIMEOUT) ./bench
+	$(GO) test -run "^$$" -bench . -skip Scale -benchtime 1000x -timeout $(TIMEOUT) ./bench
+
+# bench-scale compares clusters of 1 000, 10 000 and 100 000 tasks.
+bench-scale:
+	@scripts/deps iproute2
+	$(GO) test -run "^$$" -bench ScaleStages -benchtime 1000x -timeout $(TIMEOUT) ./bench
+	$(GO) test -run "^$$" -bench ScaleProcess -benchtime 3x -timeout $(TIMEOUT) ./bench
 
 clean:
 	rm -rf bin

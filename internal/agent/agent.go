@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -45,7 +46,7 @@ type Config struct {
 }
 
 // DefaultConfig returns the stages' own defaults, a retry after 1 s, a repair
-// every 10 s, and at most 50 turns a second beyond the first 10.
+// every 10 s, and at most 200 turns a second beyond the first 20.
 func DefaultConfig() Config {
 	return Config{
 		VIP:         vip.DefaultConfig(),
@@ -53,8 +54,8 @@ func DefaultConfig() Config {
 		DNS:         dns.DefaultConfig(),
 		RetryAfter:  time.Second,
 		RepairEvery: 10 * time.Second,
-		TurnEvery:   20 * time.Millisecond,
-		TurnBurst:   10,
+		TurnEvery:   5 * time.Millisecond,
+		TurnBurst:   20,
 	}
 }
 
@@ -227,7 +228,9 @@ func (a *Agent) turn(ctx context.Context, p *publication) *State {
 		s.take(prev.Applied, a.plane.Apply(ctx, s.Plan))
 	}
 	s.Zone = dns.Build(prev.Zone, s.Snapshot, s.Applied, a.cfg.DNS)
-	a.report(prev, s, start)
+	if ctx.Err() == nil { // else the kernel was not let finish, which is no news
+		a.report(prev, s, start)
+	}
 	return s
 }
 
@@ -262,7 +265,16 @@ func (s *State) take(before *vip.Table, err error) {
 		}
 	}
 	t.Services = rows.Groups()
-	s.Applied, s.Err = &t, errors.Join(errs...)
+	s.Applied, s.Err = &t, few(errs)
+}
+
+// few joins errs, of which there may be thousands with one cause.
+func few(errs []error) error {
+	const most = 3
+	if n := len(errs) - most; n > 0 {
+		errs = append(errs[:most:most], fmt.Errorf("and %d services more", n))
+	}
+	return errors.Join(errs...)
 }
 
 // serviceErrors returns the parts of a joined error if each of them concerns
