@@ -22,7 +22,7 @@ var ranks = map[string]int{
 
 	"vip": 1, "watcher": 1, "watcher/zk": 1, "internal/hostnet": 1,
 
-	"dns/forward": 1,
+	"dns/forward": 1, "dns/wire": 0,
 
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
 	"watcher/archive": 2,

@@ -1,0 +1,179 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"iter"
+)
+
+// Domain is one zone in the sense of RFC 1034. Names are in wire format and
+// lower case.
+type Domain struct {
+	Apex []byte
+	// TTL is that of every record below Apex, Negative that of "no such name"
+	// (RFC 2308), in seconds.
+	TTL, Negative uint32
+	// SOA is the data of the record at Apex.
+	SOA []byte
+}
+
+// contains reports whether name is Apex or ends with it, whole labels each.
+func (d *Domain) contains(name []byte) bool {
+	above := len(name) - len(d.Apex)
+	if above < 0 || !bytes.Equal(name[above:], d.Apex) {
+		return false
+	}
+	off := 0
+	for off < above {
+		off += 1 + int(name[off])
+	}
+	return off == above
+}
+
+// Index is an immutable map from names to what is there, ready to be answered
+// with. It is safe for concurrent use; the Index that an Editor makes from it
+// shares all shards that no change touched.
+//
+// Names are hashed to shards, one byte string each, so that a million of
+// names is nothing to the garbage collector. Shards are reached in two steps,
+// because a change copies the table of those it touches: once the first, and of
+// the second the pages it needs.
+type Index struct {
+	seed    maphash.Seed
+	domains []Domain // the longest apex first
+	bits    int      // there are 1<<bits shards
+	pages   []*page
+	names   int
+}
+
+const (
+	pageShards = 32
+	minBits    = 5 // one page
+	// perShard is the mean number of names at which the number of shards doubles.
+	// Fewer make a change cheaper, more waste less memory on each shard.
+	perShard = 16
+)
+
+type page [pageShards]shard
+
+// shard is, as octets: how many names it has (2), one octet of each name's
+// hash, where each entry ends (4 each) counted from where the first begins, and
+// the entries. An empty shard is nil.
+type shard []byte
+
+func (s shard) len() int {
+	if len(s) == 0 {
+		return 0
+	}
+	return int(binary.LittleEndian.Uint16(s))
+}
+
+func (s shard) tags(n int) []byte { return s[2 : 2+n] }
+
+// entry returns entry i of n.
+func (s shard) entry(i, n int) entry {
+	from, ends, entries := uint32(0), s[2+n:2+5*n], s[2+5*n:]
+	if i > 0 {
+		from = binary.LittleEndian.Uint32(ends[4*(i-1):])
+	}
+	return entry(entries[from:binary.LittleEndian.Uint32(ends[4*i:])])
+}
+
+// find returns which entry of n is the one of name, or -1.
+func (s shard) find(n int, tag byte, name []byte) int {
+	if n == 0 {
+		return -1
+	}
+	tags := s.tags(n)
+	for i := 0; ; i++ {
+		next := bytes.IndexByte(tags[i:], tag)
+		if next < 0 {
+			return -1
+		}
+		i += next
+		if bytes.Equal(s.entry(i, n).name(), name) {
+			return i
+		}
+	}
+}
+
+// NewIndex returns an Index without names. A name that is in none of domains
+// is not ours.
+func NewIndex(domains []Domain) *Index {
+	x := &Index{seed: maphash.MakeSeed(), bits: minBits, pages: []*page{{}}}
+	return x.WithDomains(domains)
+}
+
+// WithDomains returns x with other domains, which must have the same apexes in
+// the same order.
+func (x *Index) WithDomains(domains []Domain) *Index {
+	next := *x
+	next.domains = domains
+	return &next
+}
+
+// Len returns how many names there are.
+func (x *Index) Len() int { return x.names }
+
+// Size returns how many octets the names take, without what the allocator adds.
+func (x *Index) Size() int {
+	size := len(x.pages) * (8 + pageShards*24)
+	for _, p := range x.pages {
+		for _, s := range p {
+			size += cap(s)
+		}
+	}
+	return size
+}
+
+func (x *Index) hash(name []byte) uint64 { return maphash.Bytes(x.seed, name) }
+
+// tagOf takes the octet of a hash that place does not.
+func tagOf(hash uint64) byte { return byte(hash) }
+
+func (x *Index) place(hash uint64) int { return int(hash >> (64 - x.bits)) }
+
+func (x *Index) shard(i int) shard { return x.pages[i/pageShards][i%pageShards] }
+
+func (x *Index) lookup(hash uint64, name []byte) entry {
+	s := x.shard(x.place(hash))
+	n := s.len()
+	if i := s.find(n, tagOf(hash), name); i >= 0 {
+		return s.entry(i, n)
+	}
+	return nil
+}
+
+// Get returns what is at name, which is in wire format and lower case, and
+// whether it exists.
+func (x *Index) Get(name []byte) (Node, bool) {
+	e := x.lookup(x.hash(name), name)
+	return Node{e}, e != nil
+}
+
+// All yields every name that exists, in no particular order.
+func (x *Index) All() iter.Seq[Node] {
+	return func(yield func(Node) bool) {
+		for _, p := range x.pages {
+			for _, s := range p {
+				n := s.len()
+				for i := range n {
+					if !yield(Node{s.entry(i, n)}) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// domainOf returns the number of the innermost domain that name is in, or -1.
+func (x *Index) domainOf(name []byte) int {
+	for i := range x.domains {
+		if x.domains[i].contains(name) {
+			return i
+		}
+	}
+	return -1
+}

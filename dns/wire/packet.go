@@ -1,0 +1,155 @@
+package wire
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Packet returns packet i of those received last.
+func (s *Socket) Packet(i int) []byte { return s.in[i][:s.msgs[i].size] }
+
+// Room returns where to put the reply to packet i.
+func (s *Socket) Room(i int) []byte { return s.out[i][:0] }
+
+// Client returns who sent packet i.
+func (s *Socket) Client(i int) netip.AddrPort { return addrPort(s.names[i][:s.msgs[i].hdr.Namelen]) }
+
+// addrPort reads a struct sockaddr_in or sockaddr_in6, the zero AddrPort from
+// anything else. An IPv4 address that an IPv6 socket shows is that address.
+func addrPort(sockaddr []byte) netip.AddrPort {
+	if len(sockaddr) < unix.SizeofSockaddrInet4 {
+		return netip.AddrPort{}
+	}
+	port := binary.BigEndian.Uint16(sockaddr[2:])
+	switch family := binary.NativeEndian.Uint16(sockaddr); {
+	case family == unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(sockaddr[4:8])), port)
+	case family == unix.AF_INET6 && len(sockaddr) >= unix.SizeofSockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(sockaddr[8:24])).Unmap(), port)
+	}
+	return netip.AddrPort{}
+}
+
+// Reply queues reply as the answer to packet i. It must stay as it is until
+// Send, and have at least one octet.
+func (s *Socket) Reply(i int, reply []byte) {
+	from, to := &s.msgs[i].hdr, &s.replies[s.queued].hdr
+	s.outIovs[s.queued].Base = &reply[0]
+	s.outIovs[s.queued].SetLen(len(reply))
+	to.Name, to.Namelen = from.Name, from.Namelen
+	if s.control {
+		control := s.controls[i][:from.Controllen]
+		FromDestination(control)
+		to.Control, to.Controllen = from.Control, from.Controllen
+	}
+	s.queued++
+}
+
+// Send sends what is queued. What cannot be sent is lost, like any packet.
+func (s *Socket) Send() {
+	for at := 0; at < s.queued; {
+		replies, n := uintptr(unsafe.Pointer(&s.replies[at])), uintptr(s.queued-at)
+		var sent uintptr
+		var errno syscall.Errno
+		if n == 1 {
+			// One takes no longer than telling the scheduler of it is worth.
+			sent, _, errno = syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), replies, n, unix.MSG_DONTWAIT, 0, 0)
+		} else {
+			sent, _, errno = syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), replies, n, unix.MSG_DONTWAIT, 0, 0)
+		}
+		switch errno {
+		case 0:
+			at += int(sent)
+		case unix.EINTR:
+		default:
+			at++ // the first of them is what cannot be sent
+		}
+	}
+	s.queued = 0
+}
+
+// FromDestination turns a received control message into the one that sends from
+// the same address. They have one form; only the interface is taken out, so
+// that the reply is routed and need not leave where the query came in.
+func FromDestination(control []byte) {
+	for len(control) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		size := int(h.Len)
+		if size < unix.SizeofCmsghdr || size > len(control) {
+			return
+		}
+		switch data := control[unix.CmsgLen(0):size]; {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= 4:
+			clear(data[:4]) // in_pktinfo starts with the interface
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= 20:
+			clear(data[16:20]) // in6_pktinfo ends with it
+		}
+		control = control[min(len(control), unix.CmsgSpace(size-unix.CmsgLen(0))):]
+	}
+}
+
+// Letter is a packet that is answered later, from any goroutine.
+type Letter struct {
+	Packet []byte
+	Client netip.AddrPort
+
+	socket  *Socket
+	name    []byte
+	control []byte
+}
+
+// Take copies packet i out of the Socket.
+func (s *Socket) Take(i int) *Letter {
+	h := &s.msgs[i].hdr
+	l := &Letter{
+		Packet: slices.Clone(s.Packet(i)), Client: s.Client(i),
+		socket: s, name: slices.Clone(s.names[i][:h.Namelen]),
+	}
+	if s.control {
+		l.control = slices.Clone(s.controls[i][:h.Controllen])
+		FromDestination(l.control)
+	}
+	return l
+}
+
+// Reply sends the answer at once, or loses it, like any packet. Once the Socket
+// is closed nothing happens.
+func (l *Letter) Reply(reply []byte) {
+	l.socket.mu.RLock()
+	defer l.socket.mu.RUnlock()
+	if l.socket.closed || len(reply) == 0 || len(l.name) == 0 {
+		return
+	}
+	iov := unix.Iovec{Base: &reply[0]}
+	iov.SetLen(len(reply))
+	h := unix.Msghdr{Name: &l.name[0], Namelen: uint32(len(l.name)), Iov: &iov}
+	h.SetIovlen(1)
+	if len(l.control) > 0 {
+		h.Control = &l.control[0]
+		h.SetControllen(len(l.control))
+	}
+	_, _, _ = syscall.Syscall(unix.SYS_SENDMSG, uintptr(l.socket.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
+}
+
+// Shut makes Receive return ErrClosed, now and from now on.
+func (s *Socket) Shut() {
+	s.closing.Store(true)
+	// It says that there is no connection, but ends the wait all the same.
+	_ = unix.Shutdown(s.fd, unix.SHUT_RD)
+}
+
+// Close closes the Socket. Nobody may be in Receive or Send.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return unix.Close(s.fd)
+}
