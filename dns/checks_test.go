@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+
+	"waggle/dns/wire"
 )
 
 // The checks a correct authoritative server passes, put to the server from
@@ -287,9 +289,13 @@ func runChecks(t *testing.T, to netip.AddrPort, checks []check) {
 
 func TestChecksOfMessages(t *testing.T) {
 	z := testZone()
-	s := serve(t, oneReader(), func() *Zone { return z }, nil)
-	runChecks(t, s.Addrs()[0], messageChecks(t))
-	runChecks(t, s.Addrs()[0], ednsChecks(t))
+	for _, loop := range []Loop{LoopRaw, LoopPlain} {
+		cfg := oneReader()
+		cfg.Loop = loop
+		s := serve(t, cfg, func() *Zone { return z }, nil)
+		runChecks(t, s.Addrs()[0], messageChecks(t))
+		runChecks(t, s.Addrs()[0], ednsChecks(t))
+	}
 }
 
 func TestSOAAndNSAtTheApex(t *testing.T) {
@@ -405,15 +411,15 @@ func TestAdditionalRecordsThatDoNotFitAreNotMissed(t *testing.T) {
 	for i := range 9 {
 		services = append(services, counted{value{target: fmt.Sprintf("t%d.marathon.mesos.", i), port: 80}, 1})
 	}
-	b := &builder{layout: l, names: (&Zone{}).names.Edit()}
+	b := &builder{layout: l, edit: wire.NewIndex(l.wireDomains(1)).Edit()}
 	b.note(1, func(add addFunc) {
 		for i, s := range services {
 			add(nameSRV, s.value)
 			addAddrs(add, s.target, netip.AddrFrom4([4]byte{9, 0, 0, byte(i)}))
 		}
 	})
-	b.commit()
-	z := &Zone{layout: l, names: b.names.Groups()}
+	z := &Zone{layout: l}
+	z.index, _ = b.edit.Index()
 	r := reply(z, pack(t, ask(nameSRV, dns.TypeSRV)), false, 0)
 	if r.Truncated || len(r.Answer) != 9 || len(r.Extra) == 0 || len(r.Extra) >= 9 {
 		t.Errorf("TC %v, %d answers, %d additional", r.Truncated, len(r.Answer), len(r.Extra))

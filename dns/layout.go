@@ -1,11 +1,13 @@
 package dns
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
+	"waggle/dns/wire"
 	"waggle/model"
 	"waggle/vip"
 )
@@ -63,6 +65,21 @@ func (l *layout) domainOf(name string) *domain {
 		}
 	}
 	return nil
+}
+
+// wireDomains returns the domains as package wire takes them.
+func (l *layout) wireDomains(serial uint32) []wire.Domain {
+	var out []wire.Domain
+	for _, d := range l.domains {
+		soa := wire.AppendName(wire.AppendName(nil, l.mname), l.rname)
+		for _, n := range [...]uint32{
+			serial, seconds(l.cfg.SOARefresh), seconds(l.cfg.SOARetry), seconds(l.cfg.SOAExpire), d.negative,
+		} {
+			soa = binary.BigEndian.AppendUint32(soa, n)
+		}
+		out = append(out, wire.Domain{Apex: wire.AppendName(nil, d.apex), TTL: d.ttl, Negative: d.negative, SOA: soa})
+	}
+	return out
 }
 
 // endsLabel reports whether what stands before a domain is whole labels: a dot

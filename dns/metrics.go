@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -8,10 +9,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// quickCounters are the counters of one protocol, by type and rcode, once they
+// have counted something.
+type quickCounters [len(typeLabels)][16]atomic.Pointer[prometheus.Counter]
+
 type metrics struct {
+	quickUDP, quickTCP quickCounters
+
 	requests *prometheus.CounterVec
 	silent   *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	dropped  prometheus.Counter
 	panics   prometheus.Counter
 	conns    prometheus.Gauge
 	refused  prometheus.Counter
@@ -31,6 +39,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "waggle_dns_request_duration_seconds", Help: "Time from a query being read to its answer being ready.",
 			Buckets: prometheus.ExponentialBuckets(4e-6, 4, 8),
 		}, []string{"proto"}),
+		dropped: f.NewCounter(prometheus.CounterOpts{
+			Name: "waggle_dns_dropped_total", Help: "Unusual queries that got no answer because too many were waiting."}),
 		panics: f.NewCounter(prometheus.CounterOpts{
 			Name: "waggle_dns_panics_total", Help: "Queries that ended in a panic and were answered SERVFAIL."}),
 		conns: f.NewGauge(prometheus.GaugeOpts{
@@ -38,6 +48,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "waggle_dns_tcp_refused_total", Help: "TCP connections closed at once because too many were open."}),
 	}
+}
+
+// quick notes one query that was answered at once. It looks its counter up
+// by number, because looking it up by label takes as long as an answer.
+func (m *metrics) quick(proto string, rrtype uint16, rcode int) {
+	of := &m.quickUDP
+	if proto == protoTCP {
+		of = &m.quickTCP
+	}
+	label := typeNumber(rrtype)
+	slot := &of[label][rcode]
+	counter := slot.Load()
+	if counter == nil {
+		c := m.requests.WithLabelValues(proto, typeLabels[label], rcodeLabel(rcode))
+		counter = &c
+		slot.Store(counter)
+	}
+	(*counter).Inc()
 }
 
 // count notes one packet and the reply to it, nil for none.
@@ -54,14 +82,36 @@ func (m *metrics) count(proto string, reply *dns.Msg, took time.Duration) {
 	m.requests.WithLabelValues(proto, asked, rcodeLabel(reply.Rcode)).Inc()
 }
 
-// typeLabel keeps the number of time series small whatever clients ask for.
-func typeLabel(t uint16) string {
+// typeLabels are the types that are counted by name, and at last all others:
+// that keeps the number of time series small whatever clients ask for.
+var typeLabels = [...]string{"A", "AAAA", "SRV", "SOA", "NS", "PTR", "TXT", "HTTPS", "ANY", "other"}
+
+// typeNumber returns the place of t in typeLabels.
+func typeNumber(t uint16) int {
 	switch t {
-	case dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeSOA, dns.TypeNS, dns.TypePTR, dns.TypeTXT, dns.TypeHTTPS, dns.TypeANY:
-		return dns.TypeToString[t]
+	case dns.TypeA:
+		return 0
+	case dns.TypeAAAA:
+		return 1
+	case dns.TypeSRV:
+		return 2
+	case dns.TypeSOA:
+		return 3
+	case dns.TypeNS:
+		return 4
+	case dns.TypePTR:
+		return 5
+	case dns.TypeTXT:
+		return 6
+	case dns.TypeHTTPS:
+		return 7
+	case dns.TypeANY:
+		return 8
 	}
-	return "other"
+	return len(typeLabels) - 1
 }
+
+func typeLabel(t uint16) string { return typeLabels[typeNumber(t)] }
 
 func rcodeLabel(rcode int) string {
 	if rcode == dns.RcodeBadVers {

@@ -113,13 +113,11 @@ func (z *Zone) TaskAddrs(t *model.Task) (addrs []netip.Addr, rule string) {
 // could be asked for.
 func (l *layout) recordsOf(names func(addFunc), wanted func(string) bool) []Record {
 	var out []Record
-	b := &builder{layout: l}
-	b.note(1, names)
-	for _, e := range b.edits {
-		if wanted(e.name) {
-			out = append(out, l.record(e.name, e.value))
+	names(func(name string, v value) {
+		if wanted(name) && findable(name, v) {
+			out = append(out, l.record(name, v))
 		}
-	}
+	})
 	slices.SortFunc(out, func(a, b Record) int {
 		return strings.Compare(a.Name+" "+a.Type+" "+a.Data, b.Name+" "+b.Type+" "+b.Data)
 	})

@@ -2,12 +2,15 @@ package dns
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"waggle/dns/wire"
 )
 
 // Record is one resource record, as people read them.
@@ -47,14 +50,12 @@ type counted struct {
 	n int32
 }
 
-// node is what the zone holds at one name. It is immutable. A name without
-// values is there because of names below it.
+// node is what the zone holds at one name. A name without values is there
+// because of names below it.
 type node struct {
-	values   []counted // sorted by compareValues
-	children int32     // names that exist one label below
+	values []counted // sorted by compareValues
+	below  int       // values that names below it have, each as often as given
 }
-
-func (n *node) exists() bool { return len(n.values) > 0 || n.children > 0 }
 
 // ofType returns the values of one type.
 func (n *node) ofType(t uint16) []counted {
@@ -64,22 +65,52 @@ func (n *node) ofType(t uint16) []counted {
 	return n.values[from:to]
 }
 
+// appendData appends the data of v's record in wire format.
+func (l *layout) appendData(b []byte, v value) []byte {
+	if v.target == "" {
+		return append(b, v.addr.AsSlice()...)
+	}
+	const priority = 0
+	b = binary.BigEndian.AppendUint16(b, priority)
+	b = binary.BigEndian.AppendUint16(b, l.cfg.SRVWeight)
+	b = binary.BigEndian.AppendUint16(b, v.port)
+	return wire.AppendName(b, v.target)
+}
+
+// valueOf is the reverse of appendData.
+func valueOf(rrtype uint16, data []byte) value {
+	if rrtype == dns.TypeSRV {
+		return value{target: wire.Text(data[6:]), port: binary.BigEndian.Uint16(data[4:])}
+	}
+	addr, _ := netip.AddrFromSlice(data)
+	return value{addr: addr}
+}
+
+func nodeOf(w wire.Node) *node {
+	n := &node{below: w.Below()}
+	for r := range w.Records() {
+		n.values = append(n.values, counted{valueOf(r.Type, r.Data), r.Count})
+	}
+	slices.SortFunc(n.values, func(a, b counted) int { return compareValues(a.value, b.value) })
+	return n
+}
+
 // Records returns the A, AAAA and SRV records of all domains, sorted by name,
 // type and data. The SOA and NS records at the top of each domain are not among
 // them: they say nothing of the cluster.
 func (z *Zone) Records() []Record {
 	type named struct {
 		name string
-		node *node
+		node wire.Node
 	}
-	all := make([]named, 0, z.names.Len())
-	for name, n := range z.names.All() {
-		all = append(all, named{name, n})
+	all := make([]named, 0, z.index.Len())
+	for n := range z.index.All() {
+		all = append(all, named{wire.Text(n.Name()), n})
 	}
 	slices.SortFunc(all, func(a, b named) int { return strings.Compare(a.name, b.name) })
 	var out []Record
 	for _, e := range all {
-		for _, v := range e.node.values {
+		for _, v := range nodeOf(e.node).values {
 			out = append(out, z.layout.record(e.name, v.value))
 		}
 	}
@@ -99,4 +130,4 @@ func (l *layout) text(v value) string {
 
 // Names returns how many names there are, those included that have no records
 // but names below them.
-func (z *Zone) Names() int { return z.names.Len() }
+func (z *Zone) Names() int { return z.index.Len() }

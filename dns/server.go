@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"runtime/debug"
+	"runtime"
 	"time"
 
 	"github.com/miekg/dns"
@@ -21,9 +21,12 @@ type ServerConfig struct {
 	// Listen are the addresses to answer on, UDP and TCP each. Port 0 is any
 	// port that both have free.
 	Listen []netip.AddrPort
-	// Readers is how many goroutines answer on each UDP socket. More than there
-	// are CPUs gain nothing; fewer leave CPUs to the rest of the node.
+	// Readers is how many sockets, with a goroutine each, answer on each UDP
+	// address, and how many goroutines answer what needs more than copying. More
+	// than there are CPUs gain nothing; fewer leave CPUs to the rest of the node.
 	Readers int
+	// Loop is how UDP sockets are read.
+	Loop Loop
 	// Connections is how many TCP connections may be open at a time, over all
 	// addresses; one more is closed at once. An idle one costs about 10 kB.
 	Connections int
@@ -32,9 +35,10 @@ type ServerConfig struct {
 	Idle time.Duration
 }
 
-// DefaultServerConfig returns a ServerConfig without addresses.
+// DefaultServerConfig returns a ServerConfig without addresses, and a reader for
+// each CPU.
 func DefaultServerConfig() ServerConfig {
-	return ServerConfig{Readers: 2, Connections: 1024, Idle: 10 * time.Second}
+	return ServerConfig{Readers: runtime.NumCPU(), Loop: LoopAuto, Connections: 1024, Idle: 10 * time.Second}
 }
 
 // Server answers DNS queries from a Zone.
@@ -45,11 +49,12 @@ type Server struct {
 	metrics *metrics
 	sockets []socket
 	slots   chan struct{} // one taken for each TCP connection
+	jobs    chan job
 }
 
 // socket is what answers on one address.
 type socket struct {
-	udp *net.UDPConn
+	udp *udpPort
 	tcp *net.TCPListener
 }
 
@@ -59,14 +64,14 @@ type socket struct {
 func NewServer(cfg ServerConfig, zone func() *Zone, log *zap.Logger, reg prometheus.Registerer) *Server {
 	return &Server{
 		cfg: cfg, zone: zone, log: log, metrics: newMetrics(reg),
-		slots: make(chan struct{}, cfg.Connections),
+		slots: make(chan struct{}, cfg.Connections), jobs: make(chan job, jobsWaiting),
 	}
 }
 
 // Listen opens the sockets, all or none. Run closes them.
 func (s *Server) Listen() error {
 	for _, addr := range s.cfg.Listen {
-		sock, err := listen(addr)
+		sock, err := s.listen(addr)
 		if err != nil {
 			s.close()
 			s.sockets = nil
@@ -79,19 +84,18 @@ func (s *Server) Listen() error {
 
 // listen opens both sockets of addr. A port that the kernel chose for UDP may
 // be taken for TCP, so that is tried again.
-func listen(addr netip.AddrPort) (socket, error) {
+func (s *Server) listen(addr netip.AddrPort) (socket, error) {
 	var err error
 	for range 8 {
 		var sock socket
-		if sock.udp, err = listenUDP(addr); err != nil {
+		if sock.udp, err = listenUDP(addr, s.cfg.Readers, s.cfg.Loop); err != nil {
 			return socket{}, err
 		}
-		same := sock.udp.LocalAddr().(*net.UDPAddr)
-		sock.tcp, err = net.ListenTCP(tcpNetwork(addr), &net.TCPAddr{IP: same.IP, Port: same.Port, Zone: same.Zone})
+		sock.tcp, err = net.ListenTCP(tcpNetwork(addr), net.TCPAddrFromAddrPort(sock.udp.addr))
 		if err == nil {
 			return sock, nil
 		}
-		err = errors.Join(err, sock.udp.Close())
+		sock.udp.close()
 		if addr.Port() != 0 {
 			break
 		}
@@ -104,7 +108,7 @@ func listen(addr netip.AddrPort) (socket, error) {
 func (s *Server) Addrs() []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, sock := range s.sockets {
-		out = append(out, sock.udp.LocalAddr().(*net.UDPAddr).AddrPort())
+		out = append(out, sock.udp.addr)
 	}
 	return out
 }
@@ -112,33 +116,53 @@ func (s *Server) Addrs() []netip.AddrPort {
 // Run answers on what Listen opened until ctx ends, then closes it, waits for
 // the queries it has read and returns ctx's error.
 func (s *Server) Run(ctx context.Context) error {
+	// A reader that waits for packets may hold on to a slot of the scheduler.
+	if s.cfg.Loop.raw() {
+		readers := max(1, s.cfg.Readers) * len(s.sockets)
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + readers)
+		defer func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - readers) }()
+	}
+	defer s.close()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, sock := range s.sockets {
-		for range max(1, s.cfg.Readers) {
-			g.Go(func() error { return s.serveUDP(ctx, sock.udp) })
-		}
+		g.Go(func() error { return s.serveUDP(ctx, sock.udp) })
 		g.Go(func() error { return s.serveTCP(ctx, sock.tcp) })
+	}
+	for range max(1, s.cfg.Readers) {
+		g.Go(func() error { return s.work(ctx) })
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		s.close()
+		s.shut()
 		return ctx.Err()
 	})
 	return g.Wait()
 }
 
-func (s *Server) close() {
+// shut ends whoever reads.
+func (s *Server) shut() {
 	for _, sock := range s.sockets {
-		// Sockets that only read have nothing to lose when closing fails.
-		_ = sock.udp.Close()
+		sock.udp.shut()
 		_ = sock.tcp.Close()
 	}
 }
 
+func (s *Server) close() {
+	s.shut()
+	for _, sock := range s.sockets {
+		sock.udp.close()
+	}
+}
+
 // handle returns the reply to packet, ready to send, nil for none.
-func (s *Server) handle(packet []byte, proto string) []byte {
+func (s *Server) handle(packet []byte, proto string) (out []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			out = s.panicked(p, packet)
+		}
+	}()
 	start := time.Now()
-	r := s.answer(packet, proto == protoTCP)
+	r := reply(s.zone(), packet, proto == protoTCP, rand.Uint32())
 	s.metrics.count(proto, r, time.Since(start))
 	if r == nil {
 		return nil
@@ -149,20 +173,6 @@ func (s *Server) handle(packet []byte, proto string) []byte {
 		out, _ = refusal(r, dns.RcodeServerFailure).Pack()
 	}
 	return out
-}
-
-// answer keeps what goes wrong with one query from ending all others.
-func (s *Server) answer(packet []byte, tcp bool) (r *dns.Msg) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.metrics.panics.Inc()
-			s.log.Error("panic while answering", zap.Any("panic", p), zap.Binary("query", packet), zap.ByteString("stack", debug.Stack()))
-			if q, _ := parse(packet); q != nil {
-				r = refusal(q, dns.RcodeServerFailure)
-			}
-		}
-	}()
-	return reply(s.zone(), packet, tcp, rand.Uint32())
 }
 
 // pause is how long a socket rests after an error that is not its end, such as

@@ -114,7 +114,11 @@ func exchange(t testing.TB, proto string, to netip.AddrPort, packet []byte) []by
 		}
 		return reply
 	}
-	sentinel := pack(t, question("leader.mesos.", dns.TypeA))
+	last := question("leader.mesos.", dns.TypeA)
+	last.SetEdns0(minUDP, false)
+	// An option makes it one that is answered after all others.
+	last.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}}
+	sentinel := pack(t, last)
 	for _, p := range [][]byte{packet, sentinel} {
 		if _, err := conn.Write(p); err != nil {
 			t.Fatal(err)
@@ -246,17 +250,24 @@ waggle_dns_requests_total{proto="tcp",rcode="REFUSED",type="other"} 1
 
 func TestRepliesLeaveFromTheAddressAsked(t *testing.T) {
 	z := testZone()
-	for _, any := range []string{"0.0.0.0:0", "[::]:0"} {
-		cfg := oneReader()
-		cfg.Listen = []netip.AddrPort{netip.MustParseAddrPort(any)}
-		s := serve(t, cfg, func() *Zone { return z }, nil)
-		port := s.Addrs()[0].Port()
-		for _, host := range []string{"127.0.0.1", "127.1.2.3"} {
-			// A connected socket takes packets from the address it asked only.
-			c := &dns.Client{Timeout: patience}
-			r, _, err := c.Exchange(question("memcached.marathon.mesos.", dns.TypeA), net.JoinHostPort(host, fmt.Sprint(port)))
-			if err != nil || len(r.Answer) != 1 {
-				t.Errorf("%s asked at %s: %v, %v", any, host, r, err)
+	unusual := question("memcached.marathon.mesos.", dns.TypeA)
+	unusual.SetEdns0(minUDP, false)
+	unusual.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}}
+	for _, loop := range []Loop{LoopRaw, LoopPlain} {
+		for _, any := range []string{"0.0.0.0:0", "[::]:0"} {
+			cfg := DefaultServerConfig()
+			cfg.Loop, cfg.Listen = loop, []netip.AddrPort{netip.MustParseAddrPort(any)}
+			s := serve(t, cfg, func() *Zone { return z }, nil)
+			port := s.Addrs()[0].Port()
+			for _, host := range []string{"127.0.0.1", "127.1.2.3"} {
+				for _, q := range []*dns.Msg{question("memcached.marathon.mesos.", dns.TypeA), unusual} {
+					// A connected socket takes packets from the address it asked only.
+					c := &dns.Client{Timeout: patience}
+					r, _, err := c.Exchange(q, net.JoinHostPort(host, fmt.Sprint(port)))
+					if err != nil || len(r.Answer) != 1 {
+						t.Errorf("%s: %s asked at %s: %v, %v", loop, any, host, r, err)
+					}
+				}
 			}
 		}
 	}

@@ -59,7 +59,9 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
 		}
 	}()
 	in := bufio.NewReader(conn)
-	var frame []byte
+	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	r := responder{s: s, proto: protoTCP}
+	var frame, room []byte
 	for {
 		if err := conn.SetDeadline(time.Now().Add(s.cfg.Idle)); err != nil {
 			return
@@ -68,14 +70,18 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
 		if frame, err = readFrame(in, frame); err != nil {
 			return
 		}
-		out := s.handle(frame, protoTCP)
+		// One write, so that length and message are not two packets.
+		out, later := r.answer(room[:0], frame, client)
+		if later {
+			out = s.handle(frame, protoTCP)
+		}
 		if out == nil {
 			return
 		}
-		// One write, so that length and message are not two packets.
+		room = out
 		sized := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(out)), uint16(len(out)))
 		if _, err := conn.Write(append(sized, out...)); err != nil {
-			s.log.Debug("write DNS answer", zap.Stringer("client", conn.RemoteAddr()), zap.Error(err))
+			s.log.Debug("write DNS answer", zap.Stringer("client", client), zap.Error(err))
 			return
 		}
 	}

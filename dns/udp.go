@@ -5,8 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
+	"syscall"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"waggle/dns/wire"
 )
 
 const protoUDP = "udp"
@@ -18,31 +24,191 @@ const maxQuery = 4096
 // lost: some 4000 of them, if the system allows so much.
 const udpBuffer = 4 << 20
 
-func listenUDP(addr netip.AddrPort) (*net.UDPConn, error) {
+// Loop says how UDP sockets are read.
+type Loop string
+
+// The loops there are.
+const (
+	// LoopAuto is LoopRaw where the runtime can interrupt a waiting thread, else
+	// LoopPlain.
+	LoopAuto Loop = "auto"
+	// LoopRaw reads and writes many packets with one system call, on a thread of
+	// its own for each reader.
+	LoopRaw Loop = "raw"
+	// LoopPlain reads and writes one packet at a time by the network poller: a
+	// third slower, and it asks nothing of the runtime.
+	LoopPlain Loop = "plain"
+)
+
+func (l Loop) raw() bool { return l == LoopRaw || l != LoopPlain && wire.Preemptible() }
+
+// udpPort is one UDP address that is listened on, by as many sockets as there
+// are readers. The kernel spreads clients over them.
+type udpPort struct {
+	addr  netip.AddrPort
+	conns []*net.UDPConn // of the plain loop
+	raw   []*wire.Socket // of the raw loop
+}
+
+func listenUDP(addr netip.AddrPort, readers int, loop Loop) (*udpPort, error) {
+	first, err := openUDP(addr, false)
+	if err != nil {
+		return nil, err
+	}
+	p := &udpPort{addr: first.LocalAddr().(*net.UDPAddr).AddrPort(), conns: []*net.UDPConn{first}}
+	// The first socket is bound alone, so that an address in use is an error even
+	// if whoever uses it would share. Then it admits the others.
+	if err := p.share(max(1, readers)); err != nil {
+		p.close()
+		return nil, err
+	}
+	if !loop.raw() {
+		return p, nil
+	}
+	for i, conn := range p.conns {
+		s, err := wire.NewSocket(conn, addr.Addr().IsUnspecified())
+		if err != nil {
+			p.conns = p.conns[i:]
+			p.close()
+			return nil, err
+		}
+		p.raw = append(p.raw, s)
+	}
+	p.conns = nil
+	return p, nil
+}
+
+// share opens further sockets on the same address, until there are n.
+func (p *udpPort) share(n int) error {
+	if n == 1 {
+		return nil
+	}
+	if err := setSocket(p.conns[0], unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil {
+		return fmt.Errorf("share address: %w", err)
+	}
+	for len(p.conns) < n {
+		conn, err := openUDP(p.addr, true)
+		if err != nil {
+			return err
+		}
+		p.conns = append(p.conns, conn)
+	}
+	return nil
+}
+
+// openUDP opens one socket, on an address that others have too if it is shared.
+func openUDP(addr netip.AddrPort, shared bool) (*net.UDPConn, error) {
 	network := "udp4"
 	if addr.Addr().Is6() {
 		network = "udp"
 	}
-	conn, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(addr))
+	var lc net.ListenConfig
+	if shared {
+		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setRaw(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT) }
+	}
+	pc, err := lc.ListenPacket(context.Background(), network, addr.String())
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetReadBuffer(udpBuffer); err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("set receive buffer: %w", err)
-	}
-	if addr.Addr().IsUnspecified() {
-		if err := tellDestination(conn, addr.Addr().Is6()); err != nil {
-			_ = conn.Close()
-			return nil, fmt.Errorf("ask for destination addresses: %w", err)
+	conn := pc.(*net.UDPConn)
+	err = conn.SetReadBuffer(udpBuffer)
+	if err == nil && addr.Addr().IsUnspecified() {
+		// Clients drop a reply from another address than the one they asked.
+		if addr.Addr().Is6() {
+			err = setSocket(conn, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO)
+		} else {
+			err = setSocket(conn, unix.IPPROTO_IP, unix.IP_PKTINFO)
 		}
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("set up socket: %w", err)
 	}
 	return conn, nil
 }
 
-// serveUDP answers what arrives on conn until it is closed.
-func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	packet, control := make([]byte, maxQuery), make([]byte, 128)
+func setSocket(conn *net.UDPConn, level, option int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return setRaw(raw, level, option)
+}
+
+// setRaw switches an option on.
+func setRaw(raw syscall.RawConn, level, option int) error {
+	var set error
+	if err := raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, 1) }); err != nil {
+		return err
+	}
+	return set
+}
+
+// shut ends the readers.
+func (p *udpPort) shut() {
+	for _, s := range p.raw {
+		s.Shut()
+	}
+	for _, conn := range p.conns {
+		// Sockets that only read have nothing to lose when closing fails.
+		_ = conn.Close()
+	}
+}
+
+// close closes the sockets, which nobody may read any more.
+func (p *udpPort) close() {
+	p.shut()
+	for _, s := range p.raw {
+		_ = s.Close()
+	}
+}
+
+// serveUDP answers what arrives at p until it is shut.
+func (s *Server) serveUDP(ctx context.Context, p *udpPort) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, sock := range p.raw {
+		g.Go(func() error { return s.serveRaw(ctx, sock) })
+	}
+	for _, conn := range p.conns {
+		g.Go(func() error { return s.servePlain(ctx, conn) })
+	}
+	return g.Wait()
+}
+
+func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r := responder{s: s, proto: protoUDP}
+	late := make([]int, 0, wire.BatchSize)
+	for {
+		n, err := sock.Receive()
+		if err != nil {
+			if err == wire.ErrClosed || s.ended(ctx, "read UDP", err) {
+				return nil
+			}
+			continue
+		}
+		late = late[:0]
+		for i := range n {
+			reply, later := r.answer(sock.Room(i), sock.Packet(i), sock.Client(i))
+			switch {
+			case later:
+				late = append(late, i)
+			case reply != nil:
+				sock.Reply(i, reply)
+			}
+		}
+		sock.Send()
+		for _, i := range late {
+			letter := sock.Take(i)
+			s.later(job{packet: letter.Packet, client: letter.Client, reply: letter.Reply})
+		}
+	}
+}
+
+func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
+	r := responder{s: s, proto: protoUDP}
+	packet, control, room := make([]byte, maxQuery), make([]byte, 128), make([]byte, 0, wire.MaxUDP)
 	for {
 		n, controlLen, _, client, err := conn.ReadMsgUDPAddrPort(packet, control)
 		if err != nil {
@@ -51,51 +217,17 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
-		out := s.handle(packet[:n], protoUDP)
-		if out == nil {
-			continue
-		}
-		// A client that is gone is none of our business.
-		_, _, _ = conn.WriteMsgUDPAddrPort(out, fromDestination(control[:controlLen]), client)
-	}
-}
-
-// tellDestination makes a socket on all addresses say to which one each packet
-// was sent, so that the reply can leave from there: clients drop others.
-func tellDestination(conn *net.UDPConn, v6 bool) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var set error
-	err = raw.Control(func(fd uintptr) {
-		if v6 {
-			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		} else {
-			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	return set
-}
-
-// fromDestination turns a received control message into the one that sends from
-// the same address. They have one form; only the interface is taken out, so
-// that the reply is routed and need not leave where the query came in.
-func fromDestination(control []byte) []byte {
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil
-	}
-	for _, m := range messages {
+		reply, later := r.answer(room, packet[:n], client)
+		wire.FromDestination(control[:controlLen])
 		switch {
-		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO:
-			clear(m.Data[:4]) // in_pktinfo starts with the interface
-		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO:
-			clear(m.Data[16:20]) // in6_pktinfo ends with it
+		case later:
+			control := slices.Clone(control[:controlLen])
+			// A client that is gone is none of our business.
+			s.later(job{packet: slices.Clone(packet[:n]), client: client, reply: func(reply []byte) {
+				_, _, _ = conn.WriteMsgUDPAddrPort(reply, control, client)
+			}})
+		case reply != nil:
+			_, _, _ = conn.WriteMsgUDPAddrPort(reply, control[:controlLen], client)
 		}
 	}
-	return control
 }

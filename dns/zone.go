@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"waggle/dns/wire"
 	"waggle/model"
 	"waggle/vip"
 )
@@ -13,7 +14,7 @@ import (
 type Zone struct {
 	layout *layout
 	serial uint32 // grows when a record changes
-	names  model.Groups[string, *node]
+	index  *wire.Index
 
 	// What it was built from.
 	snap     *model.Snapshot
@@ -27,16 +28,16 @@ type Zone struct {
 func Build(prev *Zone, snap *model.Snapshot, table *vip.Table, cfg Config) *Zone {
 	first := prev == nil
 	if first {
-		prev = &Zone{layout: newLayout(cfg), snap: &model.Snapshot{}}
+		l := newLayout(cfg)
+		prev = &Zone{layout: l, index: wire.NewIndex(l.wireDomains(0)), snap: &model.Snapshot{}}
 	}
 	z := &Zone{layout: prev.layout, serial: prev.serial, snap: snap}
 	if table != nil {
 		z.services = table.Services
 	}
-	b := &builder{layout: z.layout, names: prev.names.Edit()}
+	b := &builder{layout: z.layout, edit: prev.index.Edit()}
 	if first {
 		b.note(1, z.layout.nameserver)
-		b.commit()
 	}
 	b.masters(prev.snap, snap)
 	redo(b, prev.snap.Agents, snap.Agents, z.layout.agent)
@@ -45,57 +46,63 @@ func Build(prev *Zone, snap *model.Snapshot, table *vip.Table, cfg Config) *Zone
 	for c := range model.Diff(prev.snap.Apps, snap.Apps) {
 		b.app(c.Old, c.New)
 	}
-	z.names = b.names.Groups()
-	if b.changed || first {
+	index, changed := b.edit.Index()
+	if changed || first {
 		z.serial++
+		index = index.WithDomains(z.layout.wireDomains(z.serial))
 	}
+	z.index = index
 	return z
 }
 
-// find is the one way into the Zone: it returns the domain that name, which is
-// in lower case with the final dot, belongs to, and what is at the name. The
-// domain is nil for a name that is not ours, the node for one that does not
-// exist.
+// find is the way into the Zone for people and for unusual questions: it
+// returns the domain that name, which is in lower case with the final dot,
+// belongs to, and what is at the name. The domain is nil for a name that is not
+// ours, the node for one that does not exist.
 func (z *Zone) find(name string) (*domain, *node) {
 	d := z.layout.domainOf(name)
 	if d == nil {
 		return nil, nil
 	}
+	if askable(name) {
+		if n, ok := z.index.Get(wire.AppendName(nil, name)); ok {
+			return d, nodeOf(n)
+		}
+	}
 	if name == d.apex {
 		return d, &node{}
 	}
-	n, _ := z.names.Get(name)
-	return d, n
+	return d, nil
 }
 
 // addFunc says that a name has a value.
 type addFunc func(name string, v value)
 
-// edit is one change: value is given to name n times, or taken from it.
-type edit struct {
-	name string
-	counted
-}
-
 // builder turns the names of one Zone into those of the next. What is to be
 // taken away is made again from the old Snapshot, so no name has to remember
 // whom it has its values from.
 type builder struct {
-	layout  *layout
-	names   *model.Editor[string, *node]
-	edits   []edit
-	changed bool
+	layout     *layout
+	edit       *wire.Editor
+	name, data []byte // in wire format; scratch
 }
 
 // note collects what made says, to be given n times; a negative n takes it
-// away. Names that nobody could ask for are left out, and so are services whose
-// target nobody could look up.
+// away.
 func (b *builder) note(n int32, made func(addFunc)) {
 	made(func(name string, v value) {
-		if askable(name) && (v.target == "" || askable(v.target)) {
-			b.edits = append(b.edits, edit{name, counted{v, n}})
+		if findable(name, v) {
+			b.name = wire.AppendName(b.name[:0], name)
+			b.data = b.layout.appendData(b.data[:0], v)
+			b.edit.Add(b.name, v.rrtype(), b.data, n)
 		}
 	})
+}
+
+// findable leaves out names that nobody could ask for, and services whose target
+// nobody could look up.
+func findable(name string, v value) bool {
+	return askable(name) && (v.target == "" || askable(v.target))
 }
 
 func (b *builder) masters(old, next *model.Snapshot) {
@@ -104,11 +111,9 @@ func (b *builder) masters(old, next *model.Snapshot) {
 	}
 	b.note(-1, func(add addFunc) { b.layout.masters(old.Leader, old.Masters, add) })
 	b.note(1, func(add addFunc) { b.layout.masters(next.Leader, next.Masters, add) })
-	b.commit()
 }
 
-// redo redoes what changed between two groups in one commit, because many
-// of their members share a name.
+// redo redoes what changed between two groups.
 func redo[K, V comparable](b *builder, old, next model.Groups[K, V], names func(V, addFunc)) {
 	for c := range model.Diff(old, next) {
 		if c.InOld {
@@ -118,7 +123,6 @@ func redo[K, V comparable](b *builder, old, next model.Groups[K, V], names func(
 			b.note(1, func(add addFunc) { names(c.New, add) })
 		}
 	}
-	b.commit()
 }
 
 // app redoes the tasks that differ between two versions of an app, either of
@@ -149,7 +153,6 @@ func (b *builder) app(old, next *model.App) {
 			gone, come = gone[1:], come[1:]
 		}
 	}
-	b.commit()
 }
 
 // compareTasks orders the first tasks of two lists; an empty list comes last.
@@ -161,83 +164,4 @@ func compareTasks(a, b []*model.Task) int {
 		return 1
 	}
 	return strings.Compare(a[0].Key.ID, b[0].Key.ID)
-}
-
-// commit brings about what was noted.
-func (b *builder) commit() {
-	slices.SortFunc(b.edits, func(x, y edit) int {
-		if c := strings.Compare(x.name, y.name); c != 0 {
-			return c
-		}
-		return compareValues(x.value, y.value)
-	})
-	for from := 0; from < len(b.edits); {
-		to := from + 1
-		for to < len(b.edits) && b.edits[to].name == b.edits[from].name {
-			to++
-		}
-		b.rewrite(b.edits[from].name, b.edits[from:to])
-		from = to
-	}
-	b.edits = b.edits[:0]
-}
-
-// rewrite applies edits, all of one name.
-func (b *builder) rewrite(name string, edits []edit) {
-	old, _ := b.names.Get(name)
-	if old == nil {
-		old = &node{}
-	}
-	values := merge(old.values, edits)
-	if slices.Equal(values, old.values) {
-		return
-	}
-	sameValue := func(x, y counted) bool { return x.value == y.value }
-	b.changed = b.changed || !slices.EqualFunc(values, old.values, sameValue)
-	b.put(name, old, &node{values: values, children: old.children})
-}
-
-// put makes n the node at name instead of old and tells the name above if that
-// makes name begin or cease to exist.
-func (b *builder) put(name string, old, n *node) {
-	for {
-		if n.exists() {
-			b.names.Set(name, n)
-		} else {
-			b.names.Delete(name)
-		}
-		above := name[strings.IndexByte(name, '.')+1:]
-		if old.exists() == n.exists() || b.layout.domainOf(above) == nil {
-			return
-		}
-		step := int32(1)
-		if old.exists() {
-			step = -1
-		}
-		if old, _ = b.names.Get(above); old == nil {
-			old = &node{}
-		}
-		name, n = above, &node{values: old.values, children: old.children + step}
-	}
-}
-
-// merge returns the sorted values with the sorted edits applied.
-func merge(values []counted, edits []edit) []counted {
-	out := make([]counted, 0, len(values)+len(edits))
-	for len(values) > 0 || len(edits) > 0 {
-		var v counted
-		if len(edits) == 0 || len(values) > 0 && compareValues(values[0].value, edits[0].value) <= 0 {
-			v, values = values[0], values[1:]
-		} else {
-			v = counted{value: edits[0].value}
-		}
-		for len(edits) > 0 && edits[0].value == v.value {
-			v.n += edits[0].n
-			edits = edits[1:]
-		}
-		if v.n > 0 {
-			out = append(out, v)
-		}
-	}
-	return out
 }

@@ -304,7 +304,7 @@ func TestVIPNames(t *testing.T) {
 	if diff := cmp.Diff(want[1:2], lines(one, "")); diff != "" {
 		t.Errorf("a name goes with its last service, and not before:\n%s", diff)
 	}
-	if none := Build(z, &model.Snapshot{}, nil, DefaultConfig()); len(none.Records()) != 0 || none.names.Len() != 0 {
+	if none := Build(z, &model.Snapshot{}, nil, DefaultConfig()); len(none.Records()) != 0 || none.index.Len() != 0 {
 		t.Errorf("without a Table there are %v", none.Records())
 	}
 }
@@ -445,8 +445,8 @@ func TestNamesThatCannotBeServedCostOnlyThemselves(t *testing.T) {
 	if _, n := z.find("memcached.marathon.mesos."); n == nil {
 		t.Error("the good task has no name")
 	}
-	if gone := Build(z, world(), nil, DefaultConfig()); gone.names.Len() != 0 {
-		t.Errorf("%d names are left behind", gone.names.Len())
+	if gone := Build(z, world(), nil, DefaultConfig()); gone.index.Len() != 0 {
+		t.Errorf("%d names are left behind", gone.index.Len())
 	}
 }
 

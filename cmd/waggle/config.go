@@ -35,6 +35,8 @@ type stateConfig struct {
 
 type dnsConfig struct {
 	Listen     []string      `yaml:"listen" help:"addresses to answer DNS on, host:port, UDP and TCP"`
+	Loop       string        `yaml:"loop" help:"how UDP is read: raw with few system calls on threads of their own, plain by the Go runtime, auto chooses"`
+	Readers    int           `yaml:"readers" help:"sockets to read for each address, each with a thread of its own"`
 	Domain     string        `yaml:"domain" help:"domain of task names, as mesos-dns has it"`
 	DCOSDomain string        `yaml:"dcos_domain" help:"domain of the names that DC/OS has"`
 	TTL        time.Duration `yaml:"ttl" help:"time that names in the domain may be cached, whole seconds"`

@@ -18,11 +18,11 @@ import (
 
 // defaultFileConfig collects the defaults of the stages under their keys.
 func defaultFileConfig() fileConfig {
-	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
+	a, p, s := agent.DefaultConfig(), ebpf.DefaultConfig(), dns.DefaultServerConfig()
 	return fileConfig{
 		State: stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
-			Listen: []string{"127.0.0.1:53"},
+			Listen: []string{"127.0.0.1:53"}, Loop: string(s.Loop), Readers: s.Readers,
 			Domain: a.DNS.Domain, DCOSDomain: a.DNS.DCOSDomain,
 			TTL: a.DNS.TTL, DCOSTTL: a.DNS.DCOSTTL,
 			SRVWeight: a.DNS.SRVWeight, IPSources: []string{},
@@ -43,6 +43,9 @@ func defaultFileConfig() fileConfig {
 	}
 }
 
+// maxReaders is more than any machine has a use for.
+const maxReaders = 256
+
 // check returns everything that is wrong with c, one error per key.
 func (c fileConfig) check() error {
 	var errs []error
@@ -59,6 +62,14 @@ func (c fileConfig) check() error {
 	}
 	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
 		bad("state.dir", "%q is not an absolute path", c.State.Dir)
+	}
+	switch dns.Loop(c.DNS.Loop) {
+	case dns.LoopAuto, dns.LoopRaw, dns.LoopPlain:
+	default:
+		bad("dns.loop", "%q is none of auto, raw, plain", c.DNS.Loop)
+	}
+	if c.DNS.Readers < 1 || c.DNS.Readers > maxReaders {
+		bad("dns.readers", "%d is not from 1 to %d", c.DNS.Readers, maxReaders)
 	}
 	switch c.LB.Backend {
 	case "auto", "ebpf", "none":
@@ -129,6 +140,7 @@ func (c fileConfig) plane() ebpf.Config {
 
 func (c fileConfig) dnsServer() dns.ServerConfig {
 	s := dns.DefaultServerConfig()
+	s.Loop, s.Readers = dns.Loop(c.DNS.Loop), c.DNS.Readers
 	for _, l := range c.DNS.Listen {
 		if ap, err := netip.ParseAddrPort(l); err == nil {
 			s.Listen = append(s.Listen, ap)
