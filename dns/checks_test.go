@@ -257,9 +257,6 @@ func ednsChecks(t *testing.T) []check {
 	add("two OPTs", withOPT(withOPT(plain)), isFormErr)
 	add("an option that runs past the data", withOPT(plain, 0xfd, 0xe9, 0, 9, 1), isFormErr)
 	add("an option that is cut", withOPT(plain, 0xfd, 0xe9, 0), isFormErr)
-	add("a client cookie", withOPT(plain, 0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8), all(isAnswerOPT, flags(0)))
-	add("a cookie of a wrong length", withOPT(plain, 0, 10, 0, 7, 1, 2, 3, 4, 5, 6, 7), all(isAnswerOPT, flags(0)))
-	add("TCP keepalive", withOPT(plain, 0, 11, 0, 0), all(isAnswerOPT, flags(0)))
 	add("NSID, client subnet and padding", withOPT(plain, 0, 3, 0, 0, 0, 8, 0, 7, 0, 1, 24, 0, 1, 2, 3, 0, 12, 0, 2, 0, 0), all(isAnswerOPT, flags(0)))
 	return checks
 }

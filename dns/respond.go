@@ -2,8 +2,11 @@ package dns
 
 import (
 	"context"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -16,7 +19,7 @@ import (
 // to the next, so that the usual ones allocate nothing.
 type responder struct {
 	s     *Server
-	proto string
+	tally *tally
 	query wire.Query
 }
 
@@ -28,47 +31,131 @@ func (r *responder) answer(room, packet []byte, client netip.AddrPort) (reply []
 			reply, later = r.s.panicked(p, packet), false
 		}
 	}()
+	if !r.s.gate.admits(client.Addr()) {
+		r.tally.note(denied)
+		return r.s.metered(deny(room, packet), client.Addr(), dns.RcodeRefused, false, r.tally), false
+	}
 	if !r.query.Parse(packet) {
 		return nil, true
 	}
 	turn := rand.Uint32()
 	start, timed := r.clock(turn)
-	zone := r.s.zone()
-	if zone == nil {
-		return r.refuse(room, packet, dns.RcodeServerFailure), false
-	}
-	limit := r.query.Size
-	if r.proto == protoTCP {
-		limit = dns.MaxMsgSize
-	}
-	reply, outcome := zone.index.Answer(room, packet, &r.query, limit, turn)
-	switch outcome.Verdict {
-	case wire.Slow:
+	reply, rcode, zone := r.look(room, packet, turn)
+	if reply == nil {
 		return nil, true
-	case wire.Foreign:
-		return r.refuse(room, packet, dns.RcodeRefused), false
 	}
-	r.s.metrics.quick(r.proto, r.query.Type, int(outcome.Rcode))
+	r.tally.answer(zone, r.query.Type, rcode, 1)
 	if timed {
-		r.s.metrics.seconds.WithLabelValues(r.proto).Observe(time.Since(start).Seconds())
+		r.note(time.Since(start), reply, rcode, client)
 	}
-	return reply, false
+	return r.s.metered(reply, client.Addr(), rcode, false, r.tally), false
 }
 
-// sampled is of how many UDP queries that are answered at once one is timed:
-// looking at the clock takes as long as half an answer.
+// look returns the reply to the query in packet, its rcode and the number of
+// the zone that it is about, or nil if it takes more than copying.
+func (r *responder) look(room, packet []byte, turn uint32) (reply []byte, rcode, zone int) {
+	z := r.s.zone()
+	if z == nil {
+		return r.query.Refuse(room, packet, dns.RcodeServerFailure), dns.RcodeServerFailure, 0
+	}
+	limit := r.query.Size
+	if r.tally.proto == protoTCP {
+		limit = dns.MaxMsgSize
+	}
+	reply, outcome := z.index.Answer(room, packet, &r.query, limit, turn)
+	switch outcome.Verdict {
+	case wire.Slow:
+		return nil, 0, 0
+	case wire.Foreign:
+		return r.query.Refuse(room, packet, dns.RcodeRefused), dns.RcodeRefused, 0
+	}
+	return reply, int(outcome.Rcode), 1 + int(outcome.Domain)
+}
+
+// note takes the time of one query down.
+func (r *responder) note(took time.Duration, reply []byte, rcode int, client netip.AddrPort) {
+	r.tally.observe(took, 1)
+	if !r.s.queries.on() {
+		return
+	}
+	r.s.queries.note(took, func() logged {
+		return logged{
+			client: client, proto: r.tally.proto, name: wire.Text(r.query.Name()), rrtype: r.query.Type, rcode: rcode,
+			answers: int(binary.BigEndian.Uint16(reply[6:])), size: len(reply),
+		}
+	})
+}
+
+// sampled is of how many UDP queries that are answered at once one is timed,
+// unless they are logged: looking at the clock takes as long as half an answer.
 const sampled = 64
 
 func (r *responder) clock(turn uint32) (start time.Time, timed bool) {
-	if r.proto == protoUDP && turn%sampled != 0 {
+	if r.tally.proto == protoUDP && turn%sampled != 0 && !r.s.queries.on() {
 		return time.Time{}, false
 	}
 	return time.Now(), true
 }
 
-func (r *responder) refuse(room, packet []byte, rcode int) []byte {
-	r.s.metrics.quick(r.proto, r.query.Type, rcode)
-	return r.query.Refuse(room, packet, uint8(rcode))
+// handle returns the reply to a packet that takes more than copying, ready to
+// send, nil for none.
+func (s *Server) handle(packet []byte, client netip.AddrPort, t *tally) (out []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			out = s.panicked(p, packet)
+		}
+	}()
+	start := time.Now()
+	tcp := t.proto == protoTCP
+	z := s.zone()
+	r := unusual(z, packet, tcp)
+	if r == nil {
+		t.note(ignored)
+		return nil
+	}
+	r, proven := s.answerOptions(packet, r, client.Addr(), tcp, start)
+	out, err := r.Pack()
+	if err != nil {
+		s.log.Error("answer cannot be packed", zap.String("proto", t.proto), zap.Error(err))
+		r = refusal(r, dns.RcodeServerFailure)
+		out, _ = r.Pack()
+	}
+	took := time.Since(start)
+	t.answer(zoneNumber(z, r), asked(r).Qtype, r.Rcode, 1)
+	t.observe(took, 1)
+	if s.queries.on() {
+		s.queries.note(took, func() logged {
+			return logged{
+				client: client, proto: t.proto, name: asked(r).Name, rrtype: asked(r).Qtype, rcode: r.Rcode,
+				answers: len(r.Answer), size: len(out),
+			}
+		})
+	}
+	return s.metered(out, client.Addr(), r.Rcode, proven, t)
+}
+
+// asked returns the question of a message, an empty one for none.
+func asked(m *dns.Msg) dns.Question {
+	if len(m.Question) == 0 {
+		return dns.Question{}
+	}
+	return m.Question[0]
+}
+
+// unusual returns the reply to packet without what its options ask for.
+func unusual(z *Zone, packet []byte, tcp bool) *dns.Msg {
+	if onlyCookie(packet) {
+		return cookieReply(packet)
+	}
+	return reply(z, packet, tcp, rand.Uint32())
+}
+
+// zoneNumber returns by which number the zone of a message is counted.
+func zoneNumber(z *Zone, m *dns.Msg) int {
+	if z == nil || len(m.Question) == 0 {
+		return 0
+	}
+	return 1 + slices.Index(z.layout.domains, z.layout.domainOf(strings.ToLower(m.Question[0].Name)))
 }
 
 // job is a packet that is answered later.
@@ -92,13 +179,13 @@ func (s *Server) later(j job) {
 }
 
 // work answers jobs until ctx ends.
-func (s *Server) work(ctx context.Context) error {
+func (s *Server) work(ctx context.Context, t *tally) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case j := <-s.jobs:
-			if out := s.handle(j.packet, protoUDP); out != nil {
+			if out := s.handle(j.packet, j.client, t); out != nil {
 				j.reply(out)
 			}
 		}

@@ -4,16 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
 	"time"
 
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+
+	"waggle/dns/guard"
 )
 
 // ServerConfig says where a Server listens and what it puts up with.
@@ -27,18 +27,41 @@ type ServerConfig struct {
 	Readers int
 	// Loop is how UDP sockets are read.
 	Loop Loop
+	// Allow are the networks that are answered, all others get REFUSED and
+	// nothing else; nil is everybody.
+	Allow []netip.Prefix
+	// Transfer are the networks that may have whole zones (AXFR).
+	Transfer []netip.Prefix
+	// Limit is how many replies over UDP a network gets, Unlimited those that
+	// get as many as they ask for.
+	Limit     guard.LimitConfig
+	Unlimited []netip.Prefix
+	// CookieSecrets are what DNS cookies are made with, the first, and proven
+	// by, all of them. None makes up a secret, and a new one each day.
+	CookieSecrets []guard.Secret
+
 	// Connections is how many TCP connections may be open at a time, over all
 	// addresses; one more is closed at once. An idle one costs about 10 kB.
-	Connections int
+	// ConnectionsEach is how many of them one client address may hold.
+	Connections, ConnectionsEach int
 	// Idle is how long a TCP connection may go without a whole query, and how
-	// long a client may take to take an answer.
+	// long a client may take to take an answer. While three quarters of the
+	// connections are taken it is a tenth of that.
 	Idle time.Duration
+
+	// Log says which queries are logged.
+	Log QueryLogConfig
 }
 
-// DefaultServerConfig returns a ServerConfig without addresses, and a reader for
-// each CPU.
+// DefaultServerConfig returns a ServerConfig without addresses, with a reader
+// for each CPU, that answers everybody and limits replies to networks other than
+// this machine.
 func DefaultServerConfig() ServerConfig {
-	return ServerConfig{Readers: runtime.NumCPU(), Loop: LoopAuto, Connections: 1024, Idle: 10 * time.Second}
+	return ServerConfig{
+		Readers: runtime.NumCPU(), Loop: LoopAuto, Connections: 1024, ConnectionsEach: 128, Idle: 10 * time.Second,
+		Limit:     guard.DefaultLimitConfig(),
+		Unlimited: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+	}
 }
 
 // Server answers DNS queries from a Zone.
@@ -47,8 +70,9 @@ type Server struct {
 	zone    func() *Zone
 	log     *zap.Logger
 	metrics *metrics
+	gate    *gate
+	queries *queryLog
 	sockets []socket
-	slots   chan struct{} // one taken for each TCP connection
 	jobs    chan job
 }
 
@@ -62,10 +86,20 @@ type socket struct {
 // that moment: SERVFAIL for nil, which means that nothing is known yet. zone is
 // called from many goroutines. A nil reg counts without showing.
 func NewServer(cfg ServerConfig, zone func() *Zone, log *zap.Logger, reg prometheus.Registerer) *Server {
-	return &Server{
-		cfg: cfg, zone: zone, log: log, metrics: newMetrics(reg),
-		slots: make(chan struct{}, cfg.Connections), jobs: make(chan job, jobsWaiting),
+	s := &Server{cfg: cfg, zone: zone, log: log, gate: newGate(cfg), jobs: make(chan job, jobsWaiting)}
+	s.metrics = newMetrics(reg, func() []string { return apexes(zone()) })
+	s.queries = newQueryLog(cfg.Log, log.Named("query"), s.metrics.lost.Inc)
+	return s
+}
+
+// apexes names the domains of z, in the order in which they are counted.
+func apexes(z *Zone) (out []string) {
+	if z != nil {
+		for _, d := range z.layout.domains {
+			out = append(out, d.apex)
+		}
 	}
+	return out
 }
 
 // Listen opens the sockets, all or none. Run closes them.
@@ -126,11 +160,13 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, sock := range s.sockets {
 		g.Go(func() error { return s.serveUDP(ctx, sock.udp) })
-		g.Go(func() error { return s.serveTCP(ctx, sock.tcp) })
+		g.Go(func() error { return s.serveTCP(ctx, sock.tcp, s.metrics.newTally(protoTCP)) })
 	}
 	for range max(1, s.cfg.Readers) {
-		g.Go(func() error { return s.work(ctx) })
+		g.Go(func() error { return s.work(ctx, s.metrics.newTally(protoUDP)) })
 	}
+	g.Go(func() error { return s.queries.run(ctx) })
+	g.Go(func() error { return s.rollCookies(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.shut()
@@ -152,27 +188,6 @@ func (s *Server) close() {
 	for _, sock := range s.sockets {
 		sock.udp.close()
 	}
-}
-
-// handle returns the reply to packet, ready to send, nil for none.
-func (s *Server) handle(packet []byte, proto string) (out []byte) {
-	defer func() {
-		if p := recover(); p != nil {
-			out = s.panicked(p, packet)
-		}
-	}()
-	start := time.Now()
-	r := reply(s.zone(), packet, proto == protoTCP, rand.Uint32())
-	s.metrics.count(proto, r, time.Since(start))
-	if r == nil {
-		return nil
-	}
-	out, err := r.Pack()
-	if err != nil {
-		s.log.Error("answer cannot be packed", zap.String("proto", proto), zap.Error(err))
-		out, _ = refusal(r, dns.RcodeServerFailure).Pack()
-	}
-	return out
 }
 
 // pause is how long a socket rests after an error that is not its end, such as

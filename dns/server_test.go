@@ -29,10 +29,24 @@ func local(port uint16) netip.AddrPort {
 // serve runs a Server on one address until the test ends.
 func serve(t testing.TB, cfg ServerConfig, zone func() *Zone, reg prometheus.Registerer) *Server {
 	t.Helper()
+	return run(t, NewServer(onLoopback(cfg), zone, zap.NewNop(), reg))
+}
+
+// serveLogging is serve with a log.
+func serveLogging(t testing.TB, cfg ServerConfig, zone func() *Zone, log *zap.Logger) *Server {
+	t.Helper()
+	return run(t, NewServer(onLoopback(cfg), zone, log, nil))
+}
+
+func onLoopback(cfg ServerConfig) ServerConfig {
 	if cfg.Listen == nil {
 		cfg.Listen = []netip.AddrPort{local(0)}
 	}
-	s := NewServer(cfg, zone, zap.NewNop(), reg)
+	return cfg
+}
+
+func run(t testing.TB, s *Server) *Server {
+	t.Helper()
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -234,16 +248,23 @@ func TestMetricsCountByProtocolTypeAndRcode(t *testing.T) {
 	}
 	exchange(t, protoTCP, s.Addrs()[0], []byte("short"))
 	const want = `
-# HELP waggle_dns_ignored_total Packets that deserved no answer: responses, and what is no DNS message.
-# TYPE waggle_dns_ignored_total counter
-waggle_dns_ignored_total{proto="tcp"} 1
-# HELP waggle_dns_requests_total Queries answered, by protocol, type asked and rcode of the answer.
+# HELP waggle_dns_requests_total Queries answered, by protocol, zone, type asked and rcode of the answer.
 # TYPE waggle_dns_requests_total counter
-waggle_dns_requests_total{proto="tcp",rcode="NOERROR",type="A"} 2
-waggle_dns_requests_total{proto="tcp",rcode="NXDOMAIN",type="AAAA"} 1
-waggle_dns_requests_total{proto="tcp",rcode="REFUSED",type="other"} 1
+waggle_dns_requests_total{proto="tcp",rcode="NOERROR",type="A",zone="mesos."} 2
+waggle_dns_requests_total{proto="tcp",rcode="NXDOMAIN",type="AAAA",zone="mesos."} 1
+waggle_dns_requests_total{proto="tcp",rcode="REFUSED",type="other",zone="none"} 1
+# HELP waggle_dns_unanswered_total Packets by what became of them instead of an answer: ignored (no query), denied (network may not ask), cut or dropped (too many replies).
+# TYPE waggle_dns_unanswered_total counter
+waggle_dns_unanswered_total{proto="tcp",reason="cut"} 0
+waggle_dns_unanswered_total{proto="tcp",reason="denied"} 0
+waggle_dns_unanswered_total{proto="tcp",reason="dropped"} 0
+waggle_dns_unanswered_total{proto="tcp",reason="ignored"} 1
+waggle_dns_unanswered_total{proto="udp",reason="cut"} 0
+waggle_dns_unanswered_total{proto="udp",reason="denied"} 0
+waggle_dns_unanswered_total{proto="udp",reason="dropped"} 0
+waggle_dns_unanswered_total{proto="udp",reason="ignored"} 0
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "waggle_dns_requests_total", "waggle_dns_ignored_total"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "waggle_dns_requests_total", "waggle_dns_unanswered_total"); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/miekg/dns"
 	"go.uber.org/zap"
 )
 
@@ -23,7 +24,7 @@ func tcpNetwork(addr netip.AddrPort) string {
 }
 
 // serveTCP accepts connections until l is closed, then waits for them to end.
-func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
+func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener, t *tally) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for {
@@ -34,24 +35,34 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 			}
 			continue
 		}
-		select {
-		case s.slots <- struct{}{}:
-			conns.Go(func() {
-				s.metrics.conns.Inc()
-				s.serveConn(ctx, conn)
-				<-s.slots
-				s.metrics.conns.Dec()
-			})
-		default:
+		client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+		if !s.gate.conns.Take(client.Addr()) {
 			s.metrics.refused.Inc()
 			_ = conn.Close()
+			continue
 		}
+		conns.Go(func() {
+			s.metrics.conns.Inc()
+			s.serveConn(ctx, conn, client, t)
+			s.gate.conns.Release(client.Addr())
+			s.metrics.conns.Dec()
+		})
 	}
 }
 
+// idle is how long a connection may go without a query now.
+func (s *Server) idle() time.Duration {
+	if s.gate.conns.Crowded() {
+		return s.cfg.Idle / 10
+	}
+	return s.cfg.Idle
+}
+
 // serveConn answers the queries on conn in order, as many as the client sends
-// (RFC 7766 section 6.2.1), until it stays silent or sends no DNS message.
-func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
+// (RFC 7766 section 6.2.1), until it stays silent or sends no DNS message. One
+// query is in work at a time, so a client that does not read its answers fills
+// its own buffers only.
+func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, client netip.AddrPort, t *tally) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer func() {
 		if stop() {
@@ -59,32 +70,68 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
 		}
 	}()
 	in := bufio.NewReader(conn)
-	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-	r := responder{s: s, proto: protoTCP}
+	out := &patient{conn, s.cfg.Idle}
+	r := responder{s: s, tally: t}
 	var frame, room []byte
 	for {
-		if err := conn.SetDeadline(time.Now().Add(s.cfg.Idle)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(s.idle())); err != nil {
 			return
 		}
 		var err error
 		if frame, err = readFrame(in, frame); err != nil {
 			return
 		}
-		// One write, so that length and message are not two packets.
-		out, later := r.answer(room[:0], frame, client)
+		reply, later := r.answer(room[:0], frame, client)
+		done := false
 		if later {
-			out = s.handle(frame, protoTCP)
+			if done, err = s.transfer(frame, client, out, t); !done {
+				reply = s.handle(frame, client, t)
+			}
 		}
-		if out == nil {
-			return
+		if !done {
+			if reply == nil {
+				return
+			}
+			room = reply
+			err = writeFrame(out, reply)
 		}
-		room = out
-		sized := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(out)), uint16(len(out)))
-		if _, err := conn.Write(append(sized, out...)); err != nil {
+		if err != nil {
 			s.log.Debug("write DNS answer", zap.Stringer("client", client), zap.Error(err))
 			return
 		}
 	}
+}
+
+// patient gives each write its own time.
+type patient struct {
+	*net.TCPConn
+	idle time.Duration
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(p.idle)); err != nil {
+		return 0, err
+	}
+	return p.TCPConn.Write(b)
+}
+
+// transfer answers packet if that asks for a zone which client may have.
+func (s *Server) transfer(packet []byte, client netip.AddrPort, out io.Writer, t *tally) (done bool, err error) {
+	if !s.gate.transfer.Contains(client.Addr()) {
+		return false, nil
+	}
+	q, z := asksTransfer(packet), s.zone()
+	if q == nil || z == nil {
+		return false, nil
+	}
+	start := time.Now()
+	known, err := transfer(z, q, out)
+	if known {
+		t.answer(zoneNumber(z, q), q.Question[0].Qtype, dns.RcodeSuccess, 1)
+		t.observe(time.Since(start), 1)
+		s.log.Info("zone transferred", zap.Stringer("client", client), zap.String("zone", q.Question[0].Name), zap.Error(err))
+	}
+	return known, err
 }
 
 // readFrame reads one message behind its length, into buf if that is large

@@ -178,7 +178,7 @@ func (s *Server) serveUDP(ctx context.Context, p *udpPort) error {
 func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r := responder{s: s, proto: protoUDP}
+	r := responder{s: s, tally: s.metrics.newTally(protoUDP)}
 	late := make([]int, 0, wire.BatchSize)
 	for {
 		n, err := sock.Receive()
@@ -207,7 +207,7 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 }
 
 func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
-	r := responder{s: s, proto: protoUDP}
+	r := responder{s: s, tally: s.metrics.newTally(protoUDP)}
 	packet, control, room := make([]byte, maxQuery), make([]byte, 128), make([]byte, 0, wire.MaxUDP)
 	for {
 		n, controlLen, _, client, err := conn.ReadMsgUDPAddrPort(packet, control)

@@ -30,6 +30,8 @@ var ranks = map[string]int{
 	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
 
+	"dns/guard": 1,
+
 	"internal/dnscheck": 0, "internal/dnspeer": 0,
 
 	"internal/agent": 4,
