@@ -108,6 +108,7 @@ type patient struct {
 	idle time.Duration
 }
 
+// Write writes b within that time.
 func (p *patient) Write(b []byte) (int, error) {
 	if err := p.SetWriteDeadline(time.Now().Add(p.idle)); err != nil {
 		return 0, err

@@ -45,6 +45,13 @@ type dnsConfig struct {
 	RFC952     bool          `yaml:"rfc952" help:"shorten task names to 24 characters, as mesos-dns' EnforceRFC952 does"`
 	SRVWeight  uint16        `yaml:"srv_weight" help:"weight in SRV records"`
 	SOA        soaConfig     `yaml:"soa"`
+
+	Allow         []string       `yaml:"allow" help:"networks that are answered: prefixes, addresses, any, loopback, private, own"`
+	Transfer      []string       `yaml:"transfer" help:"networks that may have whole zones by AXFR"`
+	CookieSecrets string         `yaml:"cookie_secrets" help:"file with secrets of 32 hexadecimal digits for DNS cookies, one a line, the first to make and all to prove them; empty makes one up each day"`
+	Limit         dnsLimitConfig `yaml:"limit"`
+	TCP           dnsTCPConfig   `yaml:"tcp"`
+	Log           dnsLogConfig   `yaml:"log"`
 }
 
 type soaConfig struct {

@@ -18,11 +18,11 @@ import (
 
 // defaultFileConfig collects the defaults of the stages under their keys.
 func defaultFileConfig() fileConfig {
-	a, p, s := agent.DefaultConfig(), ebpf.DefaultConfig(), dns.DefaultServerConfig()
-	return fileConfig{
+	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
+	cfg := fileConfig{
 		State: stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
-			Listen: []string{"127.0.0.1:53"}, Loop: string(s.Loop), Readers: s.Readers,
+			Listen: []string{"127.0.0.1:53"},
 			Domain: a.DNS.Domain, DCOSDomain: a.DNS.DCOSDomain,
 			TTL: a.DNS.TTL, DCOSTTL: a.DNS.DCOSTTL,
 			SRVWeight: a.DNS.SRVWeight, IPSources: []string{},
@@ -41,10 +41,9 @@ func defaultFileConfig() fileConfig {
 		},
 		Log: logConfig{Level: zap.InfoLevel, Format: "console"},
 	}
+	defaultDNSServer(&cfg.DNS)
+	return cfg
 }
-
-// maxReaders is more than any machine has a use for.
-const maxReaders = 256
 
 // check returns everything that is wrong with c, one error per key.
 func (c fileConfig) check() error {
@@ -52,24 +51,12 @@ func (c fileConfig) check() error {
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	for _, l := range c.DNS.Listen {
-		if _, err := netip.ParseAddrPort(l); err != nil {
-			bad("dns.listen", "%v", err)
-		}
-	}
+	c.DNS.server(bad)
 	if len(c.DNS.Listen) == 0 {
 		bad("dns.listen", "nothing to listen on")
 	}
 	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
 		bad("state.dir", "%q is not an absolute path", c.State.Dir)
-	}
-	switch dns.Loop(c.DNS.Loop) {
-	case dns.LoopAuto, dns.LoopRaw, dns.LoopPlain:
-	default:
-		bad("dns.loop", "%q is none of auto, raw, plain", c.DNS.Loop)
-	}
-	if c.DNS.Readers < 1 || c.DNS.Readers > maxReaders {
-		bad("dns.readers", "%d is not from 1 to %d", c.DNS.Readers, maxReaders)
 	}
 	switch c.LB.Backend {
 	case "auto", "ebpf", "none":
@@ -136,17 +123,6 @@ func (c fileConfig) plane() ebpf.Config {
 	p := ebpf.DefaultConfig()
 	p.PinDir, p.Cgroup = c.LB.PinDir, c.LB.Cgroup
 	return p
-}
-
-func (c fileConfig) dnsServer() dns.ServerConfig {
-	s := dns.DefaultServerConfig()
-	s.Loop, s.Readers = dns.Loop(c.DNS.Loop), c.DNS.Readers
-	for _, l := range c.DNS.Listen {
-		if ap, err := netip.ParseAddrPort(l); err == nil {
-			s.Listen = append(s.Listen, ap)
-		}
-	}
-	return s
 }
 
 func (c fileConfig) http() api.Config {
