@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // AppKey names an app: one named thing of one framework.
@@ -32,6 +33,13 @@ type Agent struct {
 	Active   bool
 }
 
+// Hold is the waiting for an agent to register with a new leader. Once it has,
+// the Hold stays for some seconds, until all of its tasks can have been told of.
+type Hold struct {
+	Since time.Time // when the picture came that lacked it
+	Until time.Time // when its tasks are let go if it has not registered
+}
+
 // Framework is a registered scheduler of tasks.
 type Framework struct {
 	ID       string
@@ -48,6 +56,11 @@ type Snapshot struct {
 	Apps       Groups[AppKey, *App]
 	Agents     Groups[string, *Agent]     // by agent id
 	Frameworks Groups[string, *Framework] // by framework id
+
+	// Held are the agents that a new leader has not heard from yet, by agent id.
+	// Their tasks are served as the last leader told of them: what Apps has of
+	// such an agent may be as old as Hold.Since.
+	Held Groups[string, *Hold]
 
 	Leader  netip.AddrPort   // the leading master; zero while unknown
 	Masters []netip.AddrPort // every master known, the leader's included or not

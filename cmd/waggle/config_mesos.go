@@ -1,7 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"waggle/internal/hostnet"
 	"waggle/watcher/mesos"
@@ -12,6 +16,16 @@ type mesosConfig struct {
 	Masters []string `yaml:"masters" help:"Mesos masters, host:port or http(s)://host:port, any of which leads to the leader"`
 	ZK      zkURL    `yaml:"zk" help:"where masters are elected, zk://[user:password@]host:port,.../path, or file:///name of a file with that"`
 	HTTPS   bool     `yaml:"https" help:"speak HTTPS to masters found in ZooKeeper"`
+
+	Poll         mesos.Poll    `yaml:"poll" help:"ask for the whole state again and again in place of the event stream: refused for where a master refuses it, always, or never"`
+	PollInterval time.Duration `yaml:"poll_interval" help:"how often to ask for the whole state"`
+	Reregister   time.Duration `yaml:"reregister_timeout" help:"how long to serve the tasks of agents that a new master has not heard from, where it does not say"`
+	EmptyHold    time.Duration `yaml:"empty_hold" help:"how long a master must show no agents at all before that is believed"`
+}
+
+func defaultMesosConfig() mesosConfig {
+	m := mesos.DefaultConfig()
+	return mesosConfig{Poll: m.Poll, PollInterval: m.PollInterval, Reregister: m.ReregisterTimeout, EmptyHold: m.EmptyHold}
 }
 
 // zkURL is a ZooKeeper URL as configured. It is printed without its password.
@@ -34,13 +48,19 @@ func (u zkURL) String() string {
 
 // check returns what is wrong with the keys.
 func (c mesosConfig) check() error {
-	if c.ZK == "" {
-		return nil
+	var errs []error
+	if c.ZK != "" {
+		if _, err := zk.Read(string(c.ZK)); err != nil {
+			errs = append(errs, fmt.Errorf("mesos.zk: %w", err))
+		}
 	}
-	if _, err := zk.Read(string(c.ZK)); err != nil {
-		return fmt.Errorf("mesos.zk: %w", err)
+	if !slices.Contains(mesos.Polls(), string(c.Poll)) {
+		errs = append(errs, fmt.Errorf("mesos.poll: %q is none of %s", c.Poll, strings.Join(mesos.Polls(), ", ")))
 	}
-	return nil
+	if c.PollInterval < time.Second {
+		errs = append(errs, fmt.Errorf("mesos.poll_interval: %s is less than a second", c.PollInterval))
+	}
+	return errors.Join(errs...)
 }
 
 // detector is where the masters are elected; ok is false where that is not
@@ -58,5 +78,7 @@ func (c mesosConfig) detector(r *hostnet.Resolver) (_ zk.Config, ok bool, err er
 func (c mesosConfig) source(r *hostnet.Resolver, e mesos.Election) mesos.Config {
 	m := mesos.DefaultConfig()
 	m.Masters, m.HTTPS, m.Resolve, m.Election = c.Masters, c.HTTPS, r.Lookup, e
+	m.Poll, m.PollInterval = c.Poll, c.PollInterval
+	m.ReregisterTimeout, m.EmptyHold = c.Reregister, c.EmptyHold
 	return m
 }

@@ -110,6 +110,8 @@ func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 		"bad JSON":           {`{"masters": 7}`, "Masters"},
 		"no ZooKeeper":       {"mesos: {zk: \"http://10.0.0.1:2181/mesos\"}\n", "mesos.zk: ZooKeeper URL does not begin with zk://"},
 		"no ZooKeeper path":  {`{"zk": "zk://10.0.0.1:2181"}`, "mesos.zk"},
+		"bad way of polling": {"mesos: {poll: sometimes}\n", "mesos.poll"},
+		"hasty polling":      {"mesos: {poll_interval: 1ms}\n", "mesos.poll_interval"},
 		"bad level":          {"log: {level: loud}\n", "loud"},
 	}
 	for name, tt := range tests {

@@ -20,6 +20,7 @@ import (
 func defaultFileConfig() fileConfig {
 	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
 	cfg := fileConfig{
+		Mesos: defaultMesosConfig(),
 		State: stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
 			Listen: []string{"127.0.0.1:53"},

@@ -110,7 +110,11 @@ func (c *client) ask(ctx context.Context, master *url.URL, method, path, body st
 				resp.Body.Close()
 				return nil, fmt.Errorf("ask %s: %w", at.Host, err)
 			}
-			return &answer{resp.Body, at, peer}, nil
+			body, err := unzipped(resp)
+			if err != nil {
+				return nil, fmt.Errorf("ask %s: %w", at.Host, err)
+			}
+			return &answer{body, at, peer}, nil
 		}
 		said := reason(resp)
 		if !isRedirect(resp.StatusCode) {
@@ -150,6 +154,9 @@ func (c *client) do(ctx context.Context, method string, to *url.URL, body string
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "waggle")
+	if method == http.MethodGet {
+		req.Header.Set("Accept-Encoding", "gzip") // a stream never is
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, peer, err

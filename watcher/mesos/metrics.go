@@ -13,11 +13,14 @@ type metrics struct {
 	reconnects prometheus.Counter
 	unknown    prometheus.Counter
 	published  prometheus.Counter
+	polls      prometheus.Counter
 	connected  prometheus.Gauge
 	tasks      prometheus.Gauge
 	agents     prometheus.Gauge
 	frameworks prometheus.Gauge
 	problems   prometheus.Gauge
+	heldAgents prometheus.Gauge
+	heldTasks  prometheus.Gauge
 }
 
 // newMetrics registers the metrics at reg, which may be nil. last returns when
@@ -45,11 +48,14 @@ func newMetrics(reg prometheus.Registerer, last func() time.Time) *metrics {
 		bytes:      counter("received_bytes_total", "Bytes of events received."),
 		reconnects: counter("reconnects_total", "Tries to follow a master that ended, however long they went well."),
 		unknown:    counter("unknown_task_updates_total", "Updates for tasks that were never described."),
+		polls:      counter("polls_total", "Times that the whole state was asked for and read."),
 		published:  counter("snapshots_total", "Snapshots published."),
 		connected:  gauge("connected", "1 while an event stream has delivered its first picture and is alive."),
 		tasks:      gauge("tasks", "Tasks known, terminal ones that a master still lists included."),
 		agents:     gauge("agents", "Agents known."),
 		frameworks: gauge("frameworks", "Frameworks known."),
+		heldAgents: gauge("held_agents", "Agents that a new master has not heard from yet."),
+		heldTasks:  gauge("held_tasks", "Tasks served as they were last known, since their agent is held."),
 		problems:   gauge("problems", "What could not be read or used of what the master says, now."),
 	}
 }

@@ -35,6 +35,7 @@ func (w *world) putAgent(a model.Agent, pid string, err error) {
 	}
 	a.Addr = w.address(a.ID, host, a.Hostname, a.Addr)
 	delete(w.removed, a.ID)
+	w.back(a.ID)
 	if old == nil || *old != a {
 		old = &a
 	}
@@ -109,6 +110,7 @@ func (w *world) putFramework(f model.Framework, pid string, err error) {
 	var host string
 	host, f.Port = parsePID(pid)
 	f.Addr = w.address(f.ID, host, f.Hostname, f.Addr)
+	delete(w.kept, f.ID)
 	if old == nil || *old != f {
 		old = &f
 	}
@@ -139,7 +141,9 @@ func (w *world) removeAgent(raw json.RawMessage) {
 		return
 	}
 	if _, ok := w.agents.Get(id.Value); ok {
-		w.removed[id.Value] = time.Now()
+		now := time.Now()
+		w.removed[id.Value] = now
+		w.soon(now.Add(keepRemoved))
 	}
 }
 
@@ -149,8 +153,13 @@ func (w *world) removeFramework(raw json.RawMessage) {
 	if err := readInto(raw, &f); !w.noted("framework_removed", f.ID.Value, err) {
 		return
 	}
-	w.frameworks.Delete(f.ID.Value)
-	delete(w.unresolved, f.ID.Value)
-	w.right(f.ID.Value)
-	w.touchApps(f.ID.Value)
+	w.forgetFramework(f.ID.Value)
+}
+
+func (w *world) forgetFramework(id string) {
+	w.frameworks.Delete(id)
+	delete(w.kept, id)
+	delete(w.unresolved, id)
+	w.right(id)
+	w.touchApps(id)
 }

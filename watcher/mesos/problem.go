@@ -36,6 +36,15 @@ func readInto(raw json.RawMessage, v any) error {
 	return err
 }
 
+// readField decodes the value of one field.
+func readField(field string, raw json.RawMessage, v any) error {
+	err := readInto(raw, v)
+	if f, ok := errors.AsType[*fieldError](err); ok && f.field == "" {
+		f.field = field
+	}
+	return err
+}
+
 // typeName is what JSON calls the values of t.
 func typeName(t reflect.Type) string {
 	switch t.Kind() {

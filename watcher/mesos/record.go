@@ -22,6 +22,7 @@ type record struct {
 	agent     *model.Agent
 	framework *model.Framework
 
+	held   bool     // as the last Snapshot had it, and not told of by this master
 	mapped bool     // task.Mappings are of the description, which beats statuses
 	bad    *trouble // nil for nearly every task
 }

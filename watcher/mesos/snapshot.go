@@ -20,7 +20,7 @@ func (w *world) snapshot() *model.Snapshot {
 		w.built, w.before = w.before, &model.Snapshot{}
 	}
 	snap := &model.Snapshot{
-		Agents: w.agents.Groups(), Frameworks: w.frameworks.Groups(), Problems: w.built.Problems,
+		Agents: w.agents.Groups(), Frameworks: w.frameworks.Groups(), Held: w.held.Groups(), Problems: w.built.Problems,
 	}
 	if w.changed {
 		snap.Problems = w.objectProblems()

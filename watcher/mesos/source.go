@@ -3,6 +3,7 @@ package mesos
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -48,6 +49,17 @@ type Config struct {
 	// ResyncAfter is the least age of a stream that is given up because it
 	// turned out to have a hole: an update for an unknown task, say.
 	ResyncAfter time.Duration
+	// Poll says when the state is asked for in place of the event stream, and
+	// PollInterval how often, spread at random between two thirds and four thirds
+	// of it: each time costs the master about as much as a new stream.
+	Poll         Poll
+	PollInterval time.Duration
+	// ReregisterTimeout is how long agents may take to register with a new
+	// master, where it does not say: their tasks are served meanwhile.
+	ReregisterTimeout time.Duration
+	// EmptyHold is how long a master must show no agents at all, where some were
+	// known, before that is believed.
+	EmptyHold time.Duration
 	// MaxPicture and MaxEvent bound the first record of a stream and each
 	// later one, in bytes. Neither is memory: a picture is taken piece by piece.
 	MaxPicture, MaxEvent int64
@@ -64,6 +76,11 @@ func DefaultConfig() Config {
 		ResyncAfter: time.Minute,
 		MaxPicture:  2 << 30,
 		MaxEvent:    64 << 20,
+
+		Poll:              PollRefused,
+		PollInterval:      30 * time.Second,
+		ReregisterTimeout: 10 * time.Minute,
+		EmptyHold:         10 * time.Minute,
 	}
 }
 
@@ -101,10 +118,11 @@ type Source struct {
 
 	lookup chan struct{} // one slot: there are names to look up
 
-	turn    sync.Mutex      // guards the following, and one publish at a time
-	world   *world          // nil before the first complete picture
-	last    *model.Snapshot // empty before
-	publish func(*model.Snapshot)
+	turn       sync.Mutex      // guards the following, and one publish at a time
+	world      *world          // nil before the first complete picture
+	last       *model.Snapshot // empty before
+	emptySince time.Time       // of pictures that were not believed; else zero
+	publish    func(*model.Snapshot)
 
 	mu     sync.Mutex // guards the following
 	status Status
@@ -134,6 +152,9 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error
 		scheme = "https"
 	}
 	s.masters = newMasters(scheme, configured, cfg.Addrs())
+	if !slices.Contains(Polls(), string(cfg.Poll)) {
+		return nil, fmt.Errorf("poll %q is none of %v", cfg.Poll, Polls())
+	}
 	s.client = newClient(cfg)
 	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
 	return s, nil
@@ -227,7 +248,7 @@ func (s *Source) round(ctx context.Context, next *int) (followed bool) {
 	urls := s.masters.urls()
 	for range urls {
 		master := urls[*next%len(urls)]
-		followed, err := s.stream(ctx, master)
+		followed, err := s.once(ctx, master)
 		if ctx.Err() != nil {
 			return followed
 		}
@@ -260,6 +281,8 @@ func (s *Source) publishLocked(leader netip.AddrPort) {
 	s.metrics.tasks.Set(float64(len(s.world.tasks)))
 	s.metrics.agents.Set(float64(snap.Agents.Len()))
 	s.metrics.frameworks.Set(float64(snap.Frameworks.Len()))
+	s.metrics.heldAgents.Set(float64(snap.Held.Len()))
+	s.metrics.heldTasks.Set(float64(s.world.heldTasks()))
 	s.metrics.problems.Set(float64(len(snap.Problems) + s.world.trouble))
 	s.metrics.published.Inc()
 	if len(s.world.unresolved) > 0 {

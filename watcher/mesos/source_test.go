@@ -164,7 +164,7 @@ func TestNothingIsForgottenWhenTheMasterGoes(t *testing.T) {
 	if now, s, _ := f.published(); now != n || s.Apps.Len() != 2 {
 		t.Errorf("%d Snapshots were published without a master, the last has %d apps", now-n, s.Apps.Len())
 	}
-	m.SetPicture(mesostest.Subscribed(15, objects{agentB}, objects{fw}, []mesostest.Task{task2}))
+	m.SetPicture(mesostest.Subscribed(15, objects{agentA, agentB}, objects{fw}, []mesostest.Task{task2}))
 	m.SetAnswer(nil)
 	f.until(shows("2"))
 	if !f.Status().Connected {

@@ -17,6 +17,7 @@ type handler struct {
 	interval func(seconds float64) // between heartbeats
 
 	task, agent, framework   func(json.RawMessage)
+	recovered                func(json.RawMessage)
 	updated                  func(json.RawMessage)
 	agentGone, frameworkGone func(json.RawMessage)
 
@@ -38,6 +39,7 @@ func handlerInto(w **world, unknown func(error)) *handler {
 	}
 	return &handler{
 		task: ready((*world).addTask), agent: ready((*world).addAgent), framework: ready((*world).addFramework),
+		recovered: ready((*world).addRecovered),
 		agentGone: ready((*world).removeAgent), frameworkGone: ready((*world).removeFramework),
 		updated: ready(func(w *world, raw json.RawMessage) {
 			if err := w.updateTask(raw); err != nil {
@@ -52,13 +54,15 @@ func handlerInto(w **world, unknown func(error)) *handler {
 	}
 }
 
-// visit is what to do with the value of a key: exactly one of object, each and
-// value is set.
+// visit is what to do with the value of a key: exactly one of object, items,
+// each and value is set.
 type visit struct {
 	object map[string]visit      // walk into it
+	items  *visit                // do this with every element
 	each   func(json.RawMessage) // call for every element
 	value  func(json.RawMessage) // call with the value
-	before func()                // called before walking object
+
+	before, after func() // called around walking object
 }
 
 // member is a payload of which only the value of key is wanted.
@@ -73,7 +77,7 @@ func (h *handler) plan() map[string]visit {
 		"get_tasks": {object: map[string]visit{
 			"tasks": {each: h.task}, "launched_tasks": {each: h.task}, "unreachable_tasks": {each: h.task},
 		}},
-		"get_agents":     {object: map[string]visit{"agents": {each: h.agent}}},
+		"get_agents":     {object: map[string]visit{"agents": {each: h.agent}, "recovered_agents": {each: h.recovered}}},
 		"get_frameworks": {object: map[string]visit{"frameworks": {each: h.framework}}},
 	}}
 	return map[string]visit{
@@ -124,7 +128,7 @@ func (h *handler) read(s *scanner, plan map[string]visit) error {
 
 func (h *handler) walk(s *scanner, path string, v visit) error {
 	open := byte('{')
-	if v.each != nil {
+	if v.each != nil || v.items != nil {
 		open = '['
 	}
 	c, err := s.peek()
@@ -141,9 +145,14 @@ func (h *handler) walk(s *scanner, path string, v visit) error {
 		})
 	case v.each != nil:
 		return within(path, s.elements(func() error { return h.hand(s, path, v.each) }))
+	case v.items != nil:
+		return within(path, s.elements(func() error { return h.walk(s, path, *v.items) }))
 	}
 	if v.before != nil {
 		v.before()
+	}
+	if v.after != nil {
+		defer v.after()
 	}
 	return within(path, s.members(func(key []byte) error {
 		v, ok := v.object[string(key)]

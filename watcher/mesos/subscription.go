@@ -36,6 +36,8 @@ type subscription struct {
 	started  time.Time
 	watchdog *time.Timer
 	patience time.Duration // what the watchdog is set to
+	sweeper  *time.Timer   // to drop what no event takes away
+	awaited  func()        // called when the picture waits for agents
 
 	handler *handler
 	scanner *scanner
@@ -47,6 +49,7 @@ type subscription struct {
 	complete bool      // world is that of a complete picture
 	broken   error     // why the picture being read cannot be trusted
 	resync   bool      // the picture has a hole
+	over     bool      // the stream has ended
 	since    time.Time // of the first change not published yet; zero when none
 }
 
@@ -67,18 +70,36 @@ func (s *Source) stream(ctx context.Context, master *url.URL) (followed bool, er
 	}
 	from.Store(a)
 	defer a.body.Close()
-	st := &subscription{source: s, leader: a.peer, started: time.Now(), patience: s.cfg.FirstByte, scanner: newScanner()}
-	st.handler = st.newHandler()
-	st.plan = st.handler.plan()
+	st := newSubscription(s, a)
 	st.watchdog = time.AfterFunc(st.patience, func() {
 		cancel(errSilent)
 	})
 	defer st.watchdog.Stop()
+	defer st.end()
+	st.awaited = func() { g.Go(func() { s.learnPatience(ctx, a.at, st.world) }) }
 	err = st.run(a.body)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	return st.complete, fmt.Errorf("stream of %s: %w", a.peer, err)
+}
+
+func newSubscription(s *Source, a *answer) *subscription {
+	st := &subscription{source: s, leader: a.peer, started: time.Now(), patience: s.cfg.FirstByte, scanner: newScanner()}
+	st.handler = st.newHandler()
+	st.plan = st.handler.plan()
+	st.sweeper = time.AfterFunc(time.Hour, func() { st.flush(false) })
+	st.sweeper.Stop() // until there is something to sweep
+	return st
+}
+
+// end has nothing more published. The last Snapshot stands as it is, whatever
+// waits in it for a time to come.
+func (st *subscription) end() {
+	st.sweeper.Stop()
+	st.source.turn.Lock()
+	defer st.source.turn.Unlock()
+	st.over = true
 }
 
 // watchElection ends the stream, or the asking for one, once another leads than
@@ -169,12 +190,15 @@ func (st *subscription) takePicture(r *recordReader) error {
 	s := st.source
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	st.complete, s.world = true, st.world
-	s.setStatus(func(status *Status) {
-		*status = Status{Connected: true, Leader: st.leader.String(), LastEvent: time.Now()}
-	})
-	s.metrics.connected.Set(1)
-	s.log.Info("following master", zap.Stringer("leader", st.leader), zap.Int("tasks", len(st.world.tasks)))
+	if err := s.believeLocked(st.world, st.leader); err != nil {
+		return err
+	}
+	st.complete = true
+	s.log.Info("following master", zap.Stringer("leader", st.leader),
+		zap.Int("tasks", len(st.world.tasks)), zap.Int("agents awaited", len(st.world.holds)))
+	if len(st.world.holds) > 0 {
+		st.awaited()
+	}
 	return nil
 }
 
@@ -201,10 +225,13 @@ func (st *subscription) flush(more bool) {
 	s := st.source
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	if !st.complete {
+	if !st.complete || st.over {
 		return
 	}
 	st.world.sweep()
+	if due := st.world.due; !due.IsZero() {
+		st.sweeper.Reset(time.Until(due))
+	}
 	if !st.world.publishable() {
 		return
 	}

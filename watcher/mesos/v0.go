@@ -13,16 +13,6 @@ import (
 
 // The shapes of /state where they differ from the v1 API.
 
-type v0Framework struct {
-	ID               string            `json:"id"`
-	Name             string            `json:"name"`
-	PID              string            `json:"pid"`
-	Hostname         string            `json:"hostname"`
-	Active           bool              `json:"active"`
-	Tasks            []json.RawMessage `json:"tasks"`
-	UnreachableTasks []json.RawMessage `json:"unreachable_tasks"`
-}
-
 type v0Agent struct {
 	ID       string `json:"id"`
 	Hostname string `json:"hostname"`
@@ -69,8 +59,9 @@ func (w *world) statePlan(leader func(netip.AddrPort)) map[string]visit {
 				leader(netip.AddrPortFrom(a.Unmap(), port))
 			}
 		}},
-		"slaves":     {each: w.addOldAgent},
-		"frameworks": {each: w.addOldFramework},
+		"slaves":           {each: w.addOldAgent},
+		"recovered_slaves": {each: w.addOldRecovered},
+		"frameworks":       {items: w.oldFrameworks()},
 	}
 }
 
@@ -80,25 +71,53 @@ func (w *world) addOldAgent(raw json.RawMessage) {
 	w.putAgent(model.Agent{ID: a.ID, Hostname: a.Hostname, Port: a.Port, Active: a.Active == nil || *a.Active}, a.PID, err)
 }
 
-func (w *world) addOldFramework(raw json.RawMessage) {
-	var f v0Framework
-	err := readInto(raw, &f)
-	w.putFramework(model.Framework{ID: f.ID, Name: f.Name, Hostname: f.Hostname, Active: f.Active}, f.PID, err)
-	for _, raw := range append(f.Tasks, f.UnreachableTasks...) {
-		r := oldRecord(raw, f.ID)
-		// Some frameworks gave one id to tasks of several apps; each counts.
-		if same := w.tasks[r.task.Key]; same != nil && same.app() != r.app() {
-			delete(w.tasks, r.task.Key)
-		}
-		w.put(r)
+func (w *world) addOldRecovered(raw json.RawMessage) {
+	var a v0Agent
+	if err := readInto(raw, &a); w.noted("recovered agent", a.ID, err) {
+		w.recovered[a.ID] = struct{}{}
 	}
 }
 
+// oldFrameworks returns what is read of one framework, whose tasks may be most
+// of the document: they are taken one by one.
+func (w *world) oldFrameworks() *visit {
+	var f model.Framework
+	var pid string
+	var err error
+	text := func(key string, into *string) visit {
+		return visit{value: func(raw json.RawMessage) { err = errors.Join(err, readField(key, raw, into)) }}
+	}
+	task := func(raw json.RawMessage) { w.addOldTask(raw, f.ID) }
+	return &visit{
+		before: func() { f, pid, err = model.Framework{}, "", nil },
+		object: map[string]visit{
+			"id": text("id", &f.ID), "name": text("name", &f.Name), "pid": text("pid", &pid), "hostname": text("hostname", &f.Hostname),
+			"active": {value: func(raw json.RawMessage) { err = errors.Join(err, readField("active", raw, &f.Active)) }},
+			"tasks":  {each: task}, "unreachable_tasks": {each: task},
+		},
+		after: func() { w.putFramework(f, pid, err) },
+	}
+}
+
+// addOldTask takes a task that is listed in a framework, whose id is empty where
+// that comes later.
+func (w *world) addOldTask(raw json.RawMessage, framework string) {
+	r := oldRecord(raw, framework)
+	// Some frameworks gave one id to tasks of several apps; each counts.
+	if same := w.tasks[r.task.Key]; same != nil && same.app() != r.app() {
+		delete(w.tasks, r.task.Key)
+	}
+	w.put(r)
+}
+
 // oldRecord reads one task of /state, whose framework is the one it is listed
-// in.
+// in, or what it says itself where that is not known yet.
 func oldRecord(raw json.RawMessage, framework string) *record {
 	var t v0Task
 	err := readInto(raw, &t)
+	if framework == "" {
+		framework = t.FrameworkID
+	}
 	ranges, rangesErr := parseRanges(t.Resources.Ports)
 	r := &record{
 		task: &model.Task{

@@ -30,7 +30,12 @@ type world struct {
 	members    map[string][]*record       // by agent id
 	removed    map[string]time.Time       // agents, since when
 	ended      []ending                   // in order of time
-	names      map[string]string          // one copy of ids that very many tasks hold
+	recovered  map[string]struct{}        // agents that the master knew of the picture from its registry only
+	holds      map[string]*hold           // by agent id
+	held       *model.Editor[string, *model.Hold]
+	kept       map[string]time.Time // frameworks that the picture lacked, until when
+	due        time.Time            // when sweep has something to do; zero for never
+	names      map[string]string    // one copy of ids that very many tasks hold
 
 	unresolved map[string]string        // host name by agent or framework id
 	problems   map[string]model.Problem // by id of the object, or by field
@@ -57,6 +62,10 @@ func newWorld(before *model.Snapshot) *world {
 		apps:       map[model.AppKey][]*record{},
 		members:    map[string][]*record{},
 		removed:    map[string]time.Time{},
+		recovered:  map[string]struct{}{},
+		holds:      map[string]*hold{},
+		held:       model.Groups[string, *model.Hold]{}.Edit(),
+		kept:       map[string]time.Time{},
 		names:      map[string]string{},
 		unresolved: map[string]string{},
 		problems:   map[string]model.Problem{},
@@ -120,18 +129,30 @@ func (w *world) put(r *record) {
 	w.right(t.Key.ID)
 	w.drop(t.Key)
 	t.Key.FrameworkID, t.AgentID = w.name(t.Key.FrameworkID), w.name(t.AgentID)
-	app := r.app()
-	i, _ := slices.BinarySearchFunc(w.apps[app], t.Key.ID, byID)
-	w.apps[app] = slices.Insert(w.apps[app], i, r)
-	if i > 0 {
-		share(t, w.apps[app][i-1].task)
+	if before := w.insert(r); before != nil {
+		share(t, before.task)
 	}
-	w.tasks[t.Key] = r
-	w.members[t.AgentID] = append(w.members[t.AgentID], r)
+	w.stir(t.AgentID)
 	if t.State == model.Terminal {
-		w.ended = append(w.ended, ending{r, time.Now()})
+		now := time.Now()
+		w.ended = append(w.ended, ending{r, now})
+		w.soon(now.Add(keepEnded))
 	}
+}
+
+// insert adds a record that there is none of yet, and returns the one before it
+// in its app, or nil.
+func (w *world) insert(r *record) (before *record) {
+	app := r.app()
+	i, _ := slices.BinarySearchFunc(w.apps[app], r.task.Key.ID, byID)
+	w.apps[app] = slices.Insert(w.apps[app], i, r)
+	w.tasks[r.task.Key] = r
+	w.members[r.task.AgentID] = append(w.members[r.task.AgentID], r)
 	w.dirty[app] = struct{}{}
+	if i == 0 {
+		return nil
+	}
+	return w.apps[app][i-1]
 }
 
 func (w *world) name(s string) string {
@@ -185,6 +206,7 @@ func (w *world) updateTask(raw json.RawMessage) error {
 	case r == nil:
 		return errUnknownTask
 	default:
+		r.held = false
 		r.edit().State = state
 		if err = errors.Join(err, r.take(u.Status.status())); err != nil || r.bad != nil {
 			r.note(func(b *trouble) { b.updated = err })
@@ -192,29 +214,4 @@ func (w *world) updateTask(raw json.RawMessage) error {
 		w.dirty[r.app()] = struct{}{}
 	}
 	return nil
-}
-
-// sweep drops what no event will ever take away.
-func (w *world) sweep() {
-	now := time.Now()
-	for id, since := range w.removed {
-		if now.Sub(since) < keepRemoved {
-			continue
-		}
-		delete(w.removed, id)
-		delete(w.unresolved, id)
-		w.right(id)
-		w.agents.Delete(id)
-		w.changed = true
-		for _, r := range slices.Clone(w.members[id]) {
-			w.drop(r.task.Key)
-		}
-	}
-	for len(w.ended) > 0 && now.Sub(w.ended[0].at) >= keepEnded {
-		r := w.ended[0].record
-		w.ended = w.ended[1:]
-		if w.tasks[r.task.Key] == r && r.task.State == model.Terminal {
-			w.drop(r.task.Key)
-		}
-	}
 }

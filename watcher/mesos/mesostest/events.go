@@ -44,6 +44,16 @@ func Framework(frameworkID, name string) object {
 
 // Subscribed returns a SUBSCRIBED event.
 func Subscribed(heartbeatSeconds float64, agents, frameworks []object, tasks []Task) []byte {
+	return FailedOver(heartbeatSeconds, agents, nil, frameworks, tasks)
+}
+
+// FailedOver returns a SUBSCRIBED event of a new master, which has not heard yet
+// from the agents with the ids recovered.
+func FailedOver(heartbeatSeconds float64, agents []object, recovered []string, frameworks []object, tasks []Task) []byte {
+	waits := []object{}
+	for _, agentID := range recovered {
+		waits = append(waits, object{"id": id(agentID), "hostname": agentID + ".invalid", "port": 5051})
+	}
 	list := []object{}
 	for _, t := range tasks {
 		list = append(list, t.object())
@@ -52,7 +62,7 @@ func Subscribed(heartbeatSeconds float64, agents, frameworks []object, tasks []T
 		"heartbeat_interval_seconds": heartbeatSeconds,
 		"get_state": object{
 			"get_tasks":      object{"tasks": list},
-			"get_agents":     object{"agents": agents},
+			"get_agents":     object{"agents": agents, "recovered_agents": waits},
 			"get_frameworks": object{"frameworks": frameworks},
 		},
 	}})

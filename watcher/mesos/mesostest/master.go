@@ -6,6 +6,7 @@ package mesostest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -27,6 +28,7 @@ type Master struct {
 	streams []*stream
 	change  chan struct{} // closed and replaced when streams changes
 	asked   int
+	answers map[string][]byte // of calls by their type, of other requests by path
 }
 
 type stream struct {
@@ -38,7 +40,7 @@ type stream struct {
 // Serve starts a Master whose streams begin with picture, the JSON of a
 // SUBSCRIBED event. The caller closes it.
 func Serve(picture []byte) *Master {
-	m := &Master{picture: picture, change: make(chan struct{})}
+	m := &Master{picture: picture, change: make(chan struct{}), answers: map[string][]byte{}}
 	m.server = httptest.NewServer(http.HandlerFunc(m.serve))
 	return m
 }
@@ -67,6 +69,30 @@ func (m *Master) SetAnswer(h http.Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.answer = h
+}
+
+// SetDocument sets the JSON that answers a call, "GET_FLAGS" say, or a GET of a
+// path such as "/master/state"; nil undoes it. What has none is not found.
+func (m *Master) SetDocument(of string, text []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers[of] = text
+}
+
+// document returns what answers a request that is not for the event stream.
+func (m *Master) document(r *http.Request, body []byte) (text []byte, stream bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var call struct {
+		Type string `json:"type"`
+	}
+	switch {
+	case r.Method == http.MethodGet:
+		return m.answers[r.URL.Path], false
+	case r.Method != http.MethodPost || r.URL.Path != "/api/v1" || json.Unmarshal(body, &call) != nil:
+		return nil, false
+	}
+	return m.answers[call.Type], call.Type == "SUBSCRIBE"
 }
 
 // Redirect makes the master send everybody on to leader, as one that does not
@@ -161,7 +187,13 @@ func (m *Master) serve(w http.ResponseWriter, r *http.Request) {
 		answer.ServeHTTP(w, r)
 		return
 	}
-	if r.Method != http.MethodPost || r.URL.Path != "/api/v1" {
+	text, isStream := m.document(r, body)
+	switch {
+	case text != nil:
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(text)
+		return
+	case !isStream:
 		http.NotFound(w, r)
 		return
 	}
