@@ -84,19 +84,46 @@ type addFunc func(name string, v value)
 type builder struct {
 	layout     *layout
 	edit       *wire.Editor
-	name, data []byte // in wire format; scratch
+	name, data []byte  // in wire format; scratch
+	gone, come []given // scratch
 }
 
 // note collects what made says, to be given n times; a negative n takes it
 // away.
 func (b *builder) note(n int32, made func(addFunc)) {
-	made(func(name string, v value) {
-		if findable(name, v) {
-			b.name = wire.AppendName(b.name[:0], name)
-			b.data = b.layout.appendData(b.data[:0], v)
-			b.edit.Add(b.name, v.rrtype(), b.data, n)
+	made(func(name string, v value) { b.add(name, v, n) })
+}
+
+func (b *builder) add(name string, v value, n int32) {
+	if findable(name, v) {
+		b.name = wire.AppendName(b.name[:0], name)
+		b.data = b.layout.appendData(b.data[:0], v)
+		b.edit.Add(b.name, v.rrtype(), b.data, n)
+	}
+}
+
+// given is one value and the name it is given to.
+type given struct {
+	name string
+	value
+}
+
+// replace takes away what was says and adds what is says. Most of it is the
+// same, in the same place, so that is found out before any work is done.
+func (b *builder) replace(was, is func(addFunc)) {
+	b.gone, b.come = b.gone[:0], b.come[:0]
+	was(func(name string, v value) { b.gone = append(b.gone, given{name, v}) })
+	is(func(name string, v value) { b.come = append(b.come, given{name, v}) })
+	for i, g := range b.gone {
+		if i >= len(b.come) || g != b.come[i] {
+			b.add(g.name, g.value, -1)
 		}
-	})
+	}
+	for i, c := range b.come {
+		if i >= len(b.gone) || c != b.gone[i] {
+			b.add(c.name, c.value, 1)
+		}
+	}
 }
 
 // findable leaves out names that nobody could ask for, and services whose target
@@ -109,8 +136,8 @@ func (b *builder) masters(old, next *model.Snapshot) {
 	if old.Leader == next.Leader && slices.Equal(old.Masters, next.Masters) {
 		return
 	}
-	b.note(-1, func(add addFunc) { b.layout.masters(old.Leader, old.Masters, add) })
-	b.note(1, func(add addFunc) { b.layout.masters(next.Leader, next.Masters, add) })
+	b.replace(func(add addFunc) { b.layout.masters(old.Leader, old.Masters, add) },
+		func(add addFunc) { b.layout.masters(next.Leader, next.Masters, add) })
 }
 
 // redo redoes what changed between two groups.
@@ -147,8 +174,8 @@ func (b *builder) app(old, next *model.App) {
 			come = come[1:]
 		default:
 			if gone[0] != come[0] || !same {
-				b.note(-1, func(add addFunc) { b.layout.task(was, gone[0], add) })
-				b.note(1, func(add addFunc) { b.layout.task(is, come[0], add) })
+				b.replace(func(add addFunc) { b.layout.task(was, gone[0], add) },
+					func(add addFunc) { b.layout.task(is, come[0], add) })
 			}
 			gone, come = gone[1:], come[1:]
 		}

@@ -20,8 +20,14 @@ type Editor struct {
 	changed bool
 	arena   []byte // names and data of the changes
 	changes []change
-	above   map[uint64]int // changes to what is below a name, by the name's hash
-	out     shardBuilder
+	// above are the changes to what is below a name, which aboveAt finds by hash.
+	above   []change
+	aboveAt map[uint64]int
+	// ofSize and nextAbove chain them by the size of their names, as places in
+	// above counted from 1.
+	ofSize    [maxName + 1]int
+	nextAbove []int
+	out       shardBuilder
 }
 
 // change adds a record n times; its name and data are in the arena. With type 0
@@ -37,12 +43,15 @@ type change struct {
 	domain   uint8
 }
 
+// manyChanges is from when on sorting in two steps is faster.
+const manyChanges = 1 << 14
+
 // maxArena is how much is collected before it is worked in. What does not fit
 // is only what no cluster has: it bounds memory, not what can be done.
 const maxArena = 256 << 20
 
 // Edit starts a change of x, which stays as it is.
-func (x *Index) Edit() *Editor { return &Editor{x: x, above: map[uint64]int{}} }
+func (x *Index) Edit() *Editor { return &Editor{x: x, aboveAt: map[uint64]int{}} }
 
 // Add adds a record to name n times, or takes it away for a negative n. The
 // name is in wire format and lower case; if it is in no domain nothing happens.
@@ -61,22 +70,42 @@ func (e *Editor) Add(name []byte, rrtype uint16, data []byte, n int32) {
 		hash: e.x.hash(name), name: at, nameSize: uint8(len(name)), domain: uint8(domain),
 		data: at + uint32(len(name)), dataSize: uint16(len(data)), rrtype: rrtype, n: n,
 	})
-	for off := 1 + int(name[0]); domain >= 0 && off < len(name); off += 1 + int(name[off]) {
-		if domain = e.x.domainOf(name[off:]); domain >= 0 {
-			e.addBelow(at+uint32(off), name[off:], domain, n)
-		}
-	}
+	e.addBelow(at, name, domain, n)
 }
 
-// addBelow adds n to how much is below name, which is at a place in the arena.
+// addBelow adds n to how much is below the name above the given one, which is
+// in domain and stands in the arena. What is further up follows in climb.
 func (e *Editor) addBelow(at uint32, name []byte, domain int, n int32) {
+	up := 1 + int(name[0])
+	if name = name[up:]; len(name) < len(e.x.domains[domain].Apex) {
+		if domain = e.x.domainOf(name); domain < 0 {
+			return
+		}
+	}
 	hash := e.x.hash(name)
-	if i, ok := e.above[hash]; ok && bytes.Equal(e.name(&e.changes[i]), name) {
-		e.changes[i].n += n
+	if i, ok := e.aboveAt[hash]; ok && bytes.Equal(e.name(&e.above[i]), name) {
+		e.above[i].n += n
 		return
 	}
-	e.above[hash] = len(e.changes)
-	e.changes = append(e.changes, change{hash: hash, name: at, nameSize: uint8(len(name)), domain: uint8(domain), n: n})
+	e.aboveAt[hash] = len(e.above)
+	e.nextAbove = append(e.nextAbove, e.ofSize[len(name)])
+	e.ofSize[len(name)] = len(e.above) + 1
+	e.above = append(e.above, change{
+		hash: hash, name: at + uint32(up), nameSize: uint8(len(name)), domain: uint8(domain), n: n,
+	})
+}
+
+// climb adds what is below each name to the names further up. A name is shorter
+// than any below it, so the longest, which come first, are complete by then.
+func (e *Editor) climb() {
+	for size := maxName; size > 0; size-- {
+		for i := e.ofSize[size]; i > 0; i = e.nextAbove[i-1] {
+			if c := e.above[i-1]; c.n != 0 {
+				e.addBelow(c.name, e.name(&c), int(c.domain), c.n)
+			}
+		}
+	}
+	e.changes = append(e.changes, e.above...)
 }
 
 func (e *Editor) name(c *change) []byte { return e.arena[c.name : c.name+uint32(c.nameSize)] }
@@ -92,36 +121,74 @@ func (e *Editor) Index() (x *Index, changed bool) {
 
 // apply works in what was collected.
 func (e *Editor) apply() {
-	slices.SortFunc(e.changes, func(a, b change) int {
+	e.climb()
+	e.sort()
+	if names := e.sum(); names > 0 {
+		e.resize(names)
+		e.rewriteAll()
+	}
+	e.arena, e.changes, e.above, e.nextAbove = e.arena[:0], e.changes[:0], e.above[:0], e.nextAbove[:0]
+	e.ofSize = [maxName + 1]int{}
+	clear(e.aboveAt)
+}
+
+// sort orders the changes by hash, so that those of one shard, and those of one
+// name, are together.
+func (e *Editor) sort() {
+	compare := func(a, b change) int {
 		if a.hash != b.hash {
 			return cmp.Compare(a.hash, b.hash)
 		}
 		return cmp.Or(bytes.Compare(e.name(&a), e.name(&b)), cmp.Compare(a.rrtype, b.rrtype),
 			bytes.Compare(e.data(&a), e.data(&b)))
-	})
-	e.sum()
-	if len(e.changes) > 0 {
-		e.resize()
-		e.rewriteAll()
 	}
-	e.arena, e.changes = e.arena[:0], e.changes[:0]
-	clear(e.above)
+	if len(e.changes) < manyChanges {
+		slices.SortFunc(e.changes, compare)
+		return
+	}
+	// Very many are first dealt out by the top of the hash.
+	const top = 16
+	var ends [1<<top + 1]uint32
+	for i := range e.changes {
+		ends[e.changes[i].hash>>(64-top)+1]++
+	}
+	for i := 1; i < len(ends); i++ {
+		ends[i] += ends[i-1]
+	}
+	dealt := make([]change, len(e.changes))
+	for i := range e.changes {
+		to := &ends[e.changes[i].hash>>(64-top)]
+		dealt[*to] = e.changes[i]
+		*to++
+	}
+	// Now each end is where the next hand begins.
+	from := uint32(0)
+	for _, to := range ends[:1<<top] {
+		slices.SortFunc(dealt[from:to], compare)
+		from = to
+	}
+	e.changes = dealt
 }
 
 // sum makes one change of those that say the same, none of those that come to
-// nothing.
-func (e *Editor) sum() {
+// nothing, and returns how many names there are changes to.
+func (e *Editor) sum() (names int) {
 	kept := e.changes[:0]
 	for i := 0; i < len(e.changes); {
 		c := e.changes[i]
 		for i++; i < len(e.changes) && e.alike(&c, &e.changes[i]); i++ {
 			c.n += e.changes[i].n
 		}
-		if c.n != 0 {
-			kept = append(kept, c)
+		if c.n == 0 {
+			continue
 		}
+		if len(kept) == 0 || !e.sameName(&c, &kept[len(kept)-1]) {
+			names++
+		}
+		kept = append(kept, c)
 	}
 	e.changes = kept
+	return names
 }
 
 func (e *Editor) alike(a, b *change) bool {
@@ -235,15 +302,10 @@ func (e *Editor) mergeSet(old *set, changes []change) {
 	to.copy(old, from, old.n)
 }
 
-// resize makes as many shards as there will be names for.
-func (e *Editor) resize() {
-	most := e.x.names
-	for i := range e.changes {
-		c := &e.changes[i]
-		if c.n > 0 && (i == 0 || !e.sameName(c, &e.changes[i-1])) {
-			most++
-		}
-	}
+// resize makes as many shards as there will be names for, after changes to as
+// many as given.
+func (e *Editor) resize(changed int) {
+	most := e.x.names + changed
 	if most > perShard<<e.x.bits {
 		// That counts names twice that there are already.
 		most = e.x.names + e.newNames()

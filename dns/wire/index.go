@@ -116,17 +116,6 @@ func (x *Index) WithDomains(domains []Domain) *Index {
 // Len returns how many names there are.
 func (x *Index) Len() int { return x.names }
 
-// Size returns how many octets the names take, without what the allocator adds.
-func (x *Index) Size() int {
-	size := len(x.pages) * (8 + pageShards*24)
-	for _, p := range x.pages {
-		for _, s := range p {
-			size += cap(s)
-		}
-	}
-	return size
-}
-
 func (x *Index) hash(name []byte) uint64 { return maphash.Bytes(x.seed, name) }
 
 // tagOf takes the octet of a hash that place does not.
