@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test build generate lint bench bench-scale check clean conformance-dns
+.PHONY: run test build generate lint bench bench-scale soak check clean conformance-dns
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -55,6 +55,13 @@ $(COREDNS):
 bench:
 	@scripts/deps memcached iproute2
 	$(GO) test -run "^$$" -bench . -skip Scale -benchtime 1000x -timeout $(TIMEOUT) ./bench
+
+# soak runs the fault test for LENGTH with strict limits; SEED repeats a run.
+LENGTH  ?= 10m
+SEED    ?=
+soak:
+	@scripts/deps zookeeper iproute2
+	WAGGLE_SOAK=$(LENGTH) WAGGLE_SEED=$(SEED) WAGGLE_NO_SKIP=1 $(GO) test -count=1 -v -run TestFaults -timeout 0 ./cmd/waggle
 
 # bench-scale compares clusters of 1 000, 10 000 and 100 000 tasks.
 bench-scale:

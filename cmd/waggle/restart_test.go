@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -137,4 +138,18 @@ func TestADamagedArchiveIsDoneWithout(t *testing.T) {
 	if out := daemon.out.String(); !strings.Contains(out, "starting without") || !strings.Contains(out, n.archive()) {
 		t.Errorf("the log does not name the file:\n%s", out)
 	}
+}
+
+// get reads a path of the daemon's HTTP interface as it is.
+func (n *node) get(path string) (string, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", n.socket())
+	}}}
+	resp, err := client.Get("http://waggle" + path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return string(text), err
 }

@@ -123,6 +123,27 @@ func Link(tb testing.TB, a *Namespace, addrA netip.Prefix, b *Namespace, addrB n
 	b.Must(tb, func() error { return setUp(nameB, addrB) })
 }
 
+// Cut takes the namespace's first link down: whoever is on the other end hears
+// nothing more, and is told nothing. Mend takes it up again.
+func (n *Namespace) Cut(tb testing.TB) {
+	tb.Helper()
+	n.Must(tb, func() error { return onFirstLink(netlink.LinkSetDown) })
+}
+
+// Mend undoes Cut.
+func (n *Namespace) Mend(tb testing.TB) {
+	tb.Helper()
+	n.Must(tb, func() error { return onFirstLink(netlink.LinkSetUp) })
+}
+
+func onFirstLink(do func(netlink.Link) error) error {
+	link, err := netlink.LinkByName("wt1")
+	if err != nil {
+		return err
+	}
+	return do(link)
+}
+
 func (n *Namespace) linkName() string { return fmt.Sprintf("wt%d", n.links.Add(1)) }
 
 // Addr gives the named interface a further address.

@@ -45,6 +45,16 @@ func Serve(picture []byte) *Master {
 	return m
 }
 
+// ServeOn is Serve on a listener of the caller's, which the Master closes.
+func ServeOn(l net.Listener, picture []byte) *Master {
+	m := &Master{picture: picture, change: make(chan struct{})}
+	m.server = httptest.NewUnstartedServer(http.HandlerFunc(m.serve))
+	m.server.Listener.Close()
+	m.server.Listener = l
+	m.server.Start()
+	return m
+}
+
 // Close cuts all streams and stops serving.
 func (m *Master) Close() {
 	m.Cut()
@@ -160,6 +170,13 @@ func (m *Master) WaitStreams(ctx context.Context, n int) error {
 	}
 }
 
+// Streams returns how many streams are open.
+func (m *Master) Streams() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.streams)
+}
+
 // Asked returns how many requests there were.
 func (m *Master) Asked() int {
 	m.mu.Lock()
@@ -180,7 +197,7 @@ func (m *Master) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	m.mu.Lock()
-	answer, picture := m.answer, m.picture
+	answer := m.answer
 	m.asked++
 	m.mu.Unlock()
 	if answer != nil {
@@ -203,7 +220,7 @@ func (m *Master) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	flush := w.(http.Flusher).Flush
-	s := m.open() // before anything is seen of it, lest an event be missed
+	s, picture := m.open() // before anything is seen of it, lest an event be missed
 	defer m.gone(s)
 	if picture != nil {
 		_, _ = w.Write(Record(picture))
@@ -225,13 +242,15 @@ func (m *Master) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (m *Master) open() *stream {
+// open begins a stream. What is sent after the picture was set goes to it: both
+// happen at once here.
+func (m *Master) open() (*stream, []byte) {
 	s := &stream{bytes: make(chan []byte), end: make(chan struct{}), done: make(chan struct{})}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.streams = append(m.streams, s)
 	m.changedLocked()
-	return s
+	return s, m.picture
 }
 
 func (m *Master) gone(s *stream) {
