@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test build generate lint bench bench-scale soak check clean conformance-dns
+.PHONY: run test build generate lint bench bench-scale soak check clean conformance-dns bench-dns fuzz
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -62,6 +62,18 @@ SEED    ?=
 soak:
 	@scripts/deps zookeeper iproute2
 	WAGGLE_SOAK=$(LENGTH) WAGGLE_SEED=$(SEED) WAGGLE_NO_SKIP=1 $(GO) test -count=1 -v -run TestFaults -timeout 0 ./cmd/waggle
+
+# bench-dns compares the program with other DNS servers; `make bench-dns
+# BENCH_ROUNDS=1` is a quick look of three minutes.
+BENCH_ROUNDS ?= 5
+bench-dns: $(COREDNS)
+	@scripts/deps dnsperf nsd knot unbound dnsmasq
+	COREDNS=$(COREDNS) BENCH_ROUNDS=$(BENCH_ROUNDS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run TestDNSAgainstPeers ./bench
+
+# fuzz runs each fuzz target in turn; what it finds is kept in testdata/fuzz.
+FUZZTIME ?= 1m
+fuzz:
+	@scripts/fuzz $(FUZZTIME)
 
 # bench-scale compares clusters of 1 000, 10 000 and 100 000 tasks.
 bench-scale:

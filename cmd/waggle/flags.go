@@ -105,7 +105,7 @@ func (k *keyFlag) Type() string {
 		return "list"
 	case k.typ.Kind() == reflect.Bool:
 		return "bool"
-	case k.typ.Kind() == reflect.Uint16:
+	case k.typ.Kind() == reflect.Uint16, k.typ.Kind() == reflect.Int:
 		return "number"
 	}
 	return "string"
@@ -128,6 +128,10 @@ func parseKey(t reflect.Type, text []string) (reflect.Value, error) {
 	case reflect.Int64:
 		d, err := time.ParseDuration(last)
 		v.SetInt(int64(d))
+		return v, err
+	case reflect.Int:
+		n, err := strconv.Atoi(last)
+		v.SetInt(int64(n))
 		return v, err
 	case reflect.Uint16:
 		n, err := strconv.ParseUint(last, 10, 16)

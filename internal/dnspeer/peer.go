@@ -36,8 +36,6 @@ type Zone struct {
 type Options struct {
 	// Friend may transfer the zone, nobody else. Invalid is nobody at all.
 	Friend netip.Addr
-	// Wrap is put before the command line, such as taskset and its arguments.
-	Wrap []string
 	// Lean turns off what answers need not have, for measurements: the
 	// additional section of NSD.
 	Lean bool
@@ -50,6 +48,19 @@ type Server struct {
 	Name string
 	Addr netip.AddrPort
 	Pid  int // its first process; others may be below it
+
+	kind    Kind
+	dir     string
+	options Options
+}
+
+// Publish makes s serve zone in place of what it was started with: its files
+// are written anew and it is told so as its manual says. It does not wait.
+func (s *Server) Publish(zone Zone) error {
+	if _, err := s.kind.configure(s.dir, s.Addr, zone, s.options); err != nil {
+		return err
+	}
+	return syscall.Kill(s.Pid, syscall.SIGHUP)
 }
 
 // Kind is a server that can be started.
@@ -58,6 +69,14 @@ type Kind struct {
 	Program string // looked up in the path and in /usr/sbin
 	// configure writes files into dir and returns the command's arguments.
 	configure func(dir string, at netip.AddrPort, zone Zone, o Options) ([]string, error)
+}
+
+// Other is a server that this package does not know: args returns the arguments
+// to serve on an address.
+func Other(name, program string, args func(at netip.AddrPort) []string) Kind {
+	return Kind{Name: name, Program: program, configure: func(_ string, at netip.AddrPort, _ Zone, _ Options) ([]string, error) {
+		return args(at), nil
+	}}
 }
 
 // Find returns where the program of k is, or an error that says that it is not
@@ -106,10 +125,9 @@ func (k Kind) start(tb testing.TB, path string, zone Zone, o Options) (*Server, 
 		return nil, err
 	}
 	var output bytes.Buffer
-	line := append(append([]string{}, o.Wrap...), append([]string{path}, args...)...)
-	cmd := exec.Command(line[0], line[1:]...)
+	cmd := exec.Command(path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &output, &output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a session has a share of the CPU of its own
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -120,7 +138,7 @@ func (k Kind) start(tb testing.TB, path string, zone Zone, o Options) (*Server, 
 		return nil, fmt.Errorf("%w: %s", err, output.Bytes())
 	}
 	tb.Cleanup(func() { end(cmd.Process.Pid, ended) })
-	return &Server{Name: k.Name, Addr: at, Pid: cmd.Process.Pid}, nil
+	return &Server{Name: k.Name, Addr: at, Pid: cmd.Process.Pid, kind: k, dir: dir, options: o}, nil
 }
 
 // end stops a process group, politely at first.

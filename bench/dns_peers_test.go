@@ -1,0 +1,280 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"waggle/internal/dnspeer"
+	"waggle/watcher/mesos/mesostest"
+)
+
+// How long one run of a client lasts, and the rate that a node's own DNS server
+// may see.
+const (
+	runLength = 1500 * time.Millisecond
+	nodeRate  = 5000
+)
+
+// measured are the figures of one contender over the rounds.
+type measured struct {
+	cpu, rate, cpuAtRate []float64 // µs a query, thousand a second, µs a query
+	p50, p99, p999       []float64 // µs
+	memory               float64   // MB
+	visible              []float64 // ms
+	lost                 int
+}
+
+// TestDNSAgainstPeers is run by `make bench-dns`; BENCH_ROUNDS is how many
+// rounds there are, 1 for a quick look.
+func TestDNSAgainstPeers(t *testing.T) {
+	rounds, err := strconv.Atoi(os.Getenv("BENCH_ROUNDS"))
+	if err != nil || rounds < 1 {
+		t.Skip("takes minutes and both CPUs: make bench-dns")
+	}
+	bin := buildWaggle(t)
+	for _, names := range []int{1_000, 100_000} {
+		t.Run(fmt.Sprint(names), func(t *testing.T) {
+			b := newDNSBench(t, bin, names)
+			for round := range rounds {
+				b.round(t, round)
+			}
+			b.visible(t, rounds)
+			b.churn(t)
+			for _, c := range b.contenders {
+				b.figures[c.name].memory = memoryOfTree(c.pid)
+			}
+			b.print(names)
+			b.targets(names)
+		})
+	}
+}
+
+// dnsBench is all servers with one zone, which is waggle's.
+type dnsBench struct {
+	contenders []*contender
+	figures    map[string]*measured
+	queries    string
+	packets    [][]byte
+	owners     int
+
+	master *mesostest.Master
+	tasks  []mesostest.Task
+}
+
+// namesPerTask is how many names one task of taskMaster has.
+const namesPerTask = 6
+
+func newDNSBench(t *testing.T, bin string, names int) *dnsBench {
+	b := &dnsBench{figures: map[string]*measured{}}
+	b.master, b.tasks = taskMaster(t, names/namesPerTask)
+	ours := startWaggle(t, bin, b.master)
+	zone := zoneOf(t, ours)
+	owners := map[string]bool{}
+	for _, r := range zone.Records {
+		owners[r.Name] = true
+	}
+	b.owners = len(owners)
+	b.queries, b.packets = queryFile(t, mix(zone, 20_000))
+	b.add(&contender{name: ours.Name, addr: ours.Addr, pid: ours.Pid, publish: func(name string) error {
+		app, _, _ := strings.Cut(name, ".")
+		task := benchTask(app, len(b.tasks))
+		task.State = "TASK_STAGING"
+		b.master.Send(mesostest.TaskAdded(task))
+		task.State = "TASK_RUNNING"
+		b.master.Send(mesostest.TaskUpdated(task))
+		return nil
+	}})
+	kinds := []dnspeer.Kind{dnspeer.NSD(), dnspeer.Knot(), dnspeer.Unbound()}
+	if names <= 10_000 { // its services are a list that is searched from the start
+		kinds = append(kinds, dnspeer.Dnsmasq())
+	}
+	if path := os.Getenv("COREDNS"); path != "" {
+		kinds = append(kinds, dnspeer.CoreDNS(path))
+	}
+	for _, k := range append(kinds, plainServer(t, zone)) {
+		s := k.Start(t, zone, dnspeer.Options{Lean: true, Cache: true})
+		c := &contender{name: s.Name, addr: s.Addr, pid: s.Pid}
+		if k.Name != "miekg/dns" {
+			serial := 1000
+			c.publish = func(name string) error {
+				serial++
+				zone = grown(zone, name, serial)
+				return s.Publish(zone)
+			}
+		}
+		b.add(c)
+	}
+	return b
+}
+
+func (b *dnsBench) add(c *contender) {
+	b.contenders = append(b.contenders, c)
+	b.figures[c.name] = &measured{}
+}
+
+// round measures all contenders in turn, starting with another each time.
+func (b *dnsBench) round(t *testing.T, round int) {
+	for i := range b.contenders {
+		c := b.contenders[(i+round)%len(b.contenders)]
+		m := b.figures[c.name]
+		full, err := dnsperf(c, b.queries, 0, runLength)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		slow, err := dnsperf(c, b.queries, nodeRate, runLength)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		took, err := latencies(c.addr, b.packets, nodeRate, runLength)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		m.cpu, m.rate = append(m.cpu, full.perQuery()), append(m.rate, full.rate/1000)
+		m.cpuAtRate = append(m.cpuAtRate, slow.perQuery())
+		if len(took) > 0 {
+			m.p50, m.p99, m.p999 = append(m.p50, micros(took.at(0.5))), append(m.p99, micros(took.at(0.99))), append(m.p999, micros(took.at(0.999)))
+		}
+	}
+}
+
+func micros(d time.Duration) float64 { return float64(d) / 1e3 }
+
+// visible measures how long a new name takes to be answered.
+func (b *dnsBench) visible(t *testing.T, rounds int) {
+	for i := range rounds {
+		for _, c := range b.contenders {
+			if c.publish == nil {
+				continue
+			}
+			name := fmt.Sprintf("new%d.marathon.%s", i, benchApex)
+			start := time.Now()
+			if err := c.publish(name); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			if !appears(c, name, time.Minute) {
+				t.Errorf("%s does not show %s", c.name, name)
+				continue
+			}
+			b.figures[c.name].visible = append(b.figures[c.name].visible, time.Since(start).Seconds()*1e3)
+		}
+	}
+}
+
+// appears asks for name until it exists. Each query is for another type, so that
+// none is answered from a cache.
+func appears(c *contender, name string, within time.Duration) bool {
+	client := &mdns.Client{Timeout: 100 * time.Millisecond}
+	pause := time.NewTicker(200 * time.Microsecond)
+	defer pause.Stop()
+	rrtype := uint16(1000)
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); <-pause.C {
+		rrtype = 1000 + (rrtype+1)%50_000
+		r, _, err := client.Exchange(new(mdns.Msg).SetQuestion(name, rrtype), c.addr.String())
+		if err == nil && r.Rcode == mdns.RcodeSuccess {
+			return true
+		}
+	}
+	return false
+}
+
+// churn counts what waggle loses while a thousand tasks a second change.
+func (b *dnsBench) churn(t *testing.T) {
+	var stop atomic.Bool
+	ended := make(chan int)
+	go func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		n := 0
+		for ; !stop.Load(); <-tick.C {
+			for range 10 {
+				task := b.tasks[n%len(b.tasks)]
+				if n/len(b.tasks)%2 == 0 {
+					task.IP = task.IP.Next() // an update may bring another address
+				}
+				b.master.Send(mesostest.TaskUpdated(task))
+				n++
+			}
+		}
+		ended <- n
+	}()
+	l, err := dnsperf(b.contenders[0], b.queries, nodeRate, 2*runLength)
+	stop.Store(true)
+	changes := <-ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.figures["waggle"].lost = l.lost
+	fmt.Printf("\n%d changes of tasks during %d queries: %d lost\n", changes, l.answered, l.lost)
+}
+
+// spread is a median with the least and the most.
+func spread(v []float64) string {
+	if len(v) == 0 {
+		return "-"
+	}
+	s := slices.Sorted(slices.Values(v))
+	return fmt.Sprintf("%.3g [%.3g..%.3g]", s[len(s)/2], s[0], s[len(s)-1])
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(v))[len(v)/2]
+}
+
+func (b *dnsBench) print(names int) {
+	fmt.Printf("\n### %d names (%d in the zone), %d rounds\n\n", names, b.owners, len(b.figures["waggle"].cpu))
+	fmt.Println("| server | CPU µs/query | of waggle's | thousand/s | CPU µs/query at 5 000/s | p50 µs | p99 | p99.9 | MB | visible ms |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	ours := median(b.figures["waggle"].cpu)
+	for _, c := range b.contenders {
+		m := b.figures[c.name]
+		fmt.Printf("| %s | %s | %.2f | %s | %s | %s | %s | %s | %.0f | %s |\n", c.name, spread(m.cpu), median(m.cpu)/ours, spread(m.rate),
+			spread(m.cpuAtRate), spread(m.p50), spread(m.p99), spread(m.p999), m.memory, spread(m.visible))
+	}
+}
+
+// targets says which of the targets are met, as ratios of medians.
+func (b *dnsBench) targets(names int) {
+	of := func(get func(*measured) []float64, name string) float64 {
+		m := b.figures[name]
+		if m == nil || len(get(m)) == 0 {
+			return 0
+		}
+		return median(get(b.figures["waggle"])) / median(get(m))
+	}
+	cpu := func(m *measured) []float64 { return m.cpu }
+	atRate := func(m *measured) []float64 { return m.cpuAtRate }
+	limit := 0.92
+	if names > 10_000 {
+		limit = 0.80
+	}
+	fmt.Println()
+	say := func(what string, got, limit float64) {
+		verdict := "met"
+		switch {
+		case got == 0:
+			verdict = "not measured"
+		case got > limit:
+			verdict = "NOT met"
+		}
+		fmt.Printf("- %s: %.2f, target at most %.2f: %s\n", what, got, limit, verdict)
+	}
+	say("CPU per query of the better of NSD and Knot", max(of(cpu, "NSD"), of(cpu, "Knot")), limit)
+	say("CPU per query of CoreDNS with its cache", of(cpu, "CoreDNS"), 0.27)
+	say("CPU per query of NSD at 5 000 queries a second", of(atRate, "NSD"), 1.05)
+	if lost := b.figures["waggle"].lost; lost > 0 {
+		fmt.Printf("- queries lost while 1 000 tasks a second change: %d, target 0: NOT met\n", lost)
+	} else {
+		fmt.Println("- queries lost while 1 000 tasks a second change: 0: met")
+	}
+}
