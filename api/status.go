@@ -28,6 +28,14 @@ type Source struct {
 	Error    string    `json:"error,omitempty"` // the last one, while not connected
 
 	ZooKeeper *ZooKeeper `json:"zookeeper,omitempty"` // nil where masters are not found through it
+	Files     *Files     `json:"files,omitempty"`     // nil where no files are read
+}
+
+// Files is how the files with services that no scheduler starts are read.
+type Files struct {
+	Files int       `json:"files"`
+	Read  time.Time `json:"read,omitzero"`   // when they were last looked at
+	Error string    `json:"error,omitempty"` // what keeps some from being served as they are
 }
 
 // ZooKeeper is how the election of masters is seen.

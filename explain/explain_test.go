@@ -107,6 +107,11 @@ var cases = []struct {
 	{"a task says where it comes from", world(nil, task("web:1")), "web:1", "source", "task web:1 of app web, framework marathon (F), agent S0 at 10.0.0.1, from the scheduler"},
 	{"a task from a file does too", world(nil, task("web:1", func(t *model.Task) { t.Key.FrameworkID = "file:static" })), "web:1", "source", "from a file"},
 	{"an agent without an address", world(nil, task("web:1", func(t *model.Task) { t.AgentAddr = netip.Addr{} })), "web:1", "no-agent-address", "agent S0"},
+	{"a task that a new master has not heard of", world(func(w *World) {
+		held := w.Snapshot.Held.Edit()
+		held.Set("S0", &model.Hold{Since: time.Unix(0, 0), Until: time.Unix(600, 0)})
+		w.Snapshot.Held = held.Groups()
+	}, task("web:1")), "web:1", "held", "held until"},
 	{"a running task", world(nil, task("web:1")), "web:1", "state-running", "it runs"},
 	{"a preparing task", world(nil, task("web:1", in(model.Preparing))), "web:1", "state-preparing", "no name"},
 	{"a task that is being killed", world(nil, task("web:1", in(model.Killing))), "web:1", "state-killing", "no name"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"waggle/model"
 	"waggle/vip"
@@ -80,6 +81,10 @@ func (w World) task(app *model.App, t *model.Task) Subject {
 	s.say("source", "task %s of app %s, framework %s (%s), %s, from %s", t.Key.ID, app.Key.Name, app.Framework, t.Key.FrameworkID, agent, source(t.Key.FrameworkID))
 	if !t.AgentAddr.IsValid() {
 		s.miss("no-agent-address", "the address of agent %s is not known, so no port of the agent can be used", t.AgentID)
+	}
+	if h, ok := w.Snapshot.Held.Get(t.AgentID); ok {
+		s.say("held", "the leading master has not heard all of agent %s: what is told here may be as old as %s, and is held until %s",
+			t.AgentID, h.Since.Format(time.TimeOnly), h.Until.Format(time.TimeOnly))
 	}
 	state(&s, t)
 	health(&s, t)

@@ -21,12 +21,17 @@ const defaultConfigFile = "/etc/waggle/waggle.yaml"
 // named by its path, --dns.listen for one; a flag beats the file.
 type fileConfig struct {
 	Mesos mesosConfig `yaml:"mesos"`
+	File  fileSource  `yaml:"file"`
 	State stateConfig `yaml:"state"`
 	DNS   dnsConfig   `yaml:"dns"`
 	VIP   vipConfig   `yaml:"vip"`
 	LB    lbConfig    `yaml:"lb"`
 	HTTP  httpConfig  `yaml:"http"`
 	Log   logConfig   `yaml:"log"`
+}
+
+type fileSource struct {
+	Paths []string `yaml:"paths" help:"files, and folders of *.yaml, *.yml and *.json, with services that no scheduler starts"`
 }
 
 type stateConfig struct {

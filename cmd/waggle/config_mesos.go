@@ -46,6 +46,9 @@ func (u zkURL) String() string {
 	return l.String()
 }
 
+// configured reports whether there is a master to follow.
+func (c mesosConfig) configured() bool { return len(c.Masters) > 0 || c.ZK != "" }
+
 // check returns what is wrong with the keys.
 func (c mesosConfig) check() error {
 	var errs []error

@@ -124,6 +124,38 @@ func TestARestartWithoutASchedulerServesWhatRan(t *testing.T) {
 	}
 }
 
+// TestARestartDuringAFailoverHoldsWhatRan kills the daemon, and a new master is
+// elected that has not heard from the agent yet: the tasks that the daemon knows
+// from the disk only are held as if it had never been away.
+func TestARestartDuringAFailoverHoldsWhatRan(t *testing.T) {
+	n := newNode(t)
+	port := n.greeter(t)
+	var master *mesostest.Master
+	n.Must(t, func() error { master = mesostest.Serve(n.picture(port, "web")); return nil })
+	t.Cleanup(master.Close)
+	args := n.verb("run", "--mesos.masters", master.Addr().String())
+	daemon := n.start(t, args...)
+	web := n.up(t, "web.marathon", 1)
+	eventually(t, "the Snapshot is on the disk", func() bool {
+		_, err := os.Stat(filepath.Join(n.archive(), "snapshot"))
+		return err == nil
+	})
+	daemon.stop(t, syscall.SIGKILL)
+	master.Cut()
+	master.SetPicture(mesostest.FailedOver(15, nil, []string{"S0"}, nil, nil))
+	n.start(t, args...)
+	eventually(t, "the new master is followed", func() bool {
+		st := n.status(t)
+		return st.Source.Connected && st.Source.Restored.IsZero()
+	})
+	if now := n.up(t, "web.marathon", 1); now != web {
+		t.Errorf("the VIP was %s, is %s", web, now)
+	}
+	if err := n.greeted(web); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestADamagedArchiveIsDoneWithout starts over a file that is none of ours.
 func TestADamagedArchiveIsDoneWithout(t *testing.T) {
 	n := newNode(t)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,7 +18,9 @@ import (
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
 	"waggle/lb"
+	"waggle/watcher"
 	"waggle/watcher/archive"
+	"waggle/watcher/file"
 	"waggle/watcher/mesos"
 	"waggle/watcher/zk"
 )
@@ -35,8 +36,8 @@ func newRun(e env) *cobra.Command {
 	flags := addConfigFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := flags.load()
-		if err == nil && len(cfg.Mesos.Masters) == 0 && cfg.Mesos.ZK == "" {
-			err = errors.New("mesos.masters, mesos.zk: no master to follow is configured")
+		if err == nil && !cfg.Mesos.configured() && len(cfg.File.Paths) == 0 {
+			err = errors.New("mesos.masters, mesos.zk, file.paths: nothing to follow is configured")
 		}
 		if err != nil {
 			return &exitError{exitUsage, err}
@@ -54,9 +55,11 @@ func newRun(e env) *cobra.Command {
 type daemon struct {
 	cfg    fileConfig
 	log    *zap.Logger
-	zk     *zk.Detector // nil without
-	source *mesos.Source
-	kept   *archive.Source // around source
+	zk     *zk.Detector    // nil without
+	source *mesos.Source   // nil without
+	files  *file.Source    // nil without
+	merged *watcher.Merge  // of these
+	kept   *archive.Source // around merged
 	plane  lb.Dataplane    // nil without balancing
 	noLB   error           // why plane is nil
 	agent  *agent.Agent
@@ -75,7 +78,7 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.openSource(resolver, reg); err != nil {
+	if err := d.openSources(resolver, reg); err != nil {
 		return nil, err
 	}
 	d.dns = dns.NewServer(cfg.dnsServer(), func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
@@ -86,25 +89,9 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (*daemon, error) {
 	if d.plane, d.noLB, err = openPlane(cfg, log.Named("lb"), reg); err != nil {
 		return nil, err
 	}
-	// A source publishes its first Snapshot once it is complete.
-	d.kept = archive.New(cfg.archive(), d.source, func() bool { return true }, log.Named("archive"), reg)
+	d.kept = archive.New(cfg.archive(), d.merged, d.merged.Spoken, log.Named("archive"), reg)
 	d.agent = agent.New(cfg.agent(), d.kept, d.plane, log.Named("agent"), reg)
 	return d, nil
-}
-
-// openSource opens what tells of tasks.
-func (d *daemon) openSource(r *hostnet.Resolver, reg prometheus.Registerer) error {
-	var election mesos.Election
-	cfg, ok, err := d.cfg.Mesos.detector(r)
-	if err != nil {
-		return err
-	}
-	if ok {
-		d.zk = zk.New(cfg, d.log.Named("zookeeper"), reg)
-		election = d.zk
-	}
-	d.source, err = mesos.New(d.cfg.Mesos.source(r, election), d.log.Named("mesos"), reg)
-	return err
 }
 
 // openPlane opens what cfg asks for. With "auto" a kernel that cannot balance
@@ -171,83 +158,4 @@ func (d *daemon) view() api.View {
 		v.Explain = func(query string) any { return d.explain(s, query) }
 	}
 	return v
-}
-
-// status tells how the node is after the turn that made s; nil means none yet.
-func (d *daemon) status(s *agent.State) api.Status {
-	src := d.source.Status()
-	st := api.Status{
-		Version: readVersion().Version,
-		Ready:   s != nil,
-		Reasons: []string{},
-		Source:  api.Source{Connected: src.Connected, Leader: src.Leader, LastEvent: src.LastEvent},
-	}
-	if z := d.zooKeeper(); z != nil {
-		st.Source.ZooKeeper = z
-		if z.Error != "" {
-			st.Reasons = append(st.Reasons, "election not seen, the last leader stands: "+z.Error)
-		}
-	}
-	if !src.Connected {
-		reason := "not connected to a Mesos master"
-		if src.Err != nil {
-			st.Source.Error = src.Err.Error()
-			reason += ": " + st.Source.Error
-		}
-		st.Reasons = append(st.Reasons, reason)
-	}
-	if at := d.kept.Status().Restored; !at.IsZero() {
-		st.Source.Restored = at
-		st.Reasons = append(st.Reasons, fmt.Sprintf("serving what was known %s ago, from the disk, until the scheduler has spoken", time.Since(at).Round(time.Second)))
-	}
-	st.Balancer.Kind = "ebpf"
-	if d.plane == nil {
-		st.Balancer = api.Balancer{Kind: "none", Error: d.noLB.Error()}
-		st.Reasons = append(st.Reasons, "no balancing: "+st.Balancer.Error)
-	}
-	if s != nil {
-		st.Source.Published, st.Counts = s.Published, counts(s)
-	}
-	if s != nil && s.Err != nil {
-		st.Balancer.Error = s.Err.Error()
-		st.Reasons = append(st.Reasons, "kernel not up to date: "+st.Balancer.Error)
-	}
-	for _, a := range d.dns.Addrs() {
-		st.DNS = append(st.DNS, a.String())
-	}
-	for _, a := range d.http.Addrs() {
-		st.HTTP = append(st.HTTP, a.String())
-	}
-	return st
-}
-
-// zooKeeper tells how the election is seen; nil where none is followed.
-func (d *daemon) zooKeeper() *api.ZooKeeper {
-	if d.zk == nil {
-		return nil
-	}
-	s := d.zk.Status()
-	z := &api.ZooKeeper{
-		Location: d.zk.Location().String(), Connected: s.Connected, Since: s.Changed,
-		Leader: s.Leader.Addr, Masters: s.Members, Read: s.Read,
-	}
-	if s.Err != nil {
-		z.Error = s.Err.Error()
-	}
-	return z
-}
-
-// counts are the sizes of s.
-func counts(s *agent.State) api.Counts {
-	c := api.Counts{
-		Apps: s.Snapshot.Apps.Len(), Agents: s.Snapshot.Agents.Len(),
-		Problems: len(s.Problems()), Names: s.Zone.Names(),
-	}
-	for _, app := range s.Snapshot.Apps.All() {
-		c.Tasks += len(app.Tasks)
-	}
-	if s.Applied != nil {
-		c.VIPs = s.Applied.Services.Len()
-	}
-	return c
 }

@@ -167,6 +167,9 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	if z := st.Source.ZooKeeper; z != nil {
 		lines = slices.Insert(lines, 2, [2]string{"ZooKeeper", zooKeeperText(z, now)})
 	}
+	if f := st.Source.Files; f != nil {
+		lines = slices.Insert(lines, 2, [2]string{"files", fmt.Sprintf("%d, read %s ago", f.Files, now.Sub(f.Read).Round(time.Second))})
+	}
 	for _, r := range st.Reasons {
 		lines = append(lines, [2]string{"!", r})
 	}

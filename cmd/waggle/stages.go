@@ -21,6 +21,7 @@ func defaultFileConfig() fileConfig {
 	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
 	cfg := fileConfig{
 		Mesos: defaultMesosConfig(),
+		File:  fileSource{Paths: []string{}},
 		State: stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
 			Listen: []string{"127.0.0.1:53"},

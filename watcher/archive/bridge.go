@@ -26,6 +26,7 @@ func (b *bridge) cross(live *model.Snapshot) *model.Snapshot {
 	both.Apps = beside(b.both.Apps, b.kept.Apps, b.live.Apps, live.Apps, join)
 	both.Agents = beside(b.both.Agents, b.kept.Agents, b.live.Agents, live.Agents, newer)
 	both.Frameworks = beside(b.both.Frameworks, b.kept.Frameworks, b.live.Frameworks, live.Frameworks, newer)
+	both.Held = beside(b.both.Held, b.kept.Held, b.live.Held, live.Held, newer)
 	if !both.Leader.IsValid() {
 		both.Leader = b.kept.Leader
 	}

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -33,6 +34,7 @@ type head struct {
 	Masters    []netip.AddrPort
 	Agents     []*model.Agent
 	Frameworks []*model.Framework
+	Held       map[string]*model.Hold
 	Problems   []model.Problem
 	Apps       int
 }
@@ -63,6 +65,7 @@ func encode(w io.Writer, snap *model.Snapshot, at time.Time) error {
 	}
 	h := head{
 		Published: at, Leader: snap.Leader, Masters: snap.Masters, Problems: snap.Problems, Apps: snap.Apps.Len(),
+		Held: maps.Collect(snap.Held.All()),
 	}
 	for _, a := range snap.Agents.All() {
 		h.Agents = append(h.Agents, a)
@@ -132,7 +135,10 @@ func decodeStream(r io.Reader) (*model.Snapshot, time.Time, error) {
 		return nil, time.Time{}, fmt.Errorf("read head: %w", err)
 	}
 	snap := &model.Snapshot{Leader: h.Leader, Masters: h.Masters, Problems: h.Problems}
-	agents, frameworks := snap.Agents.Edit(), snap.Frameworks.Edit()
+	agents, frameworks, held := snap.Agents.Edit(), snap.Frameworks.Edit(), snap.Held.Edit()
+	for id, h := range h.Held {
+		held.Set(id, h)
+	}
 	for _, a := range h.Agents {
 		agents.Set(a.ID, a)
 	}
@@ -151,7 +157,7 @@ func decodeStream(r io.Reader) (*model.Snapshot, time.Time, error) {
 		one.share(rec.App)
 		apps.Set(rec.App.Key, rec.App)
 	}
-	snap.Agents, snap.Frameworks, snap.Apps = agents.Groups(), frameworks.Groups(), apps.Groups()
+	snap.Agents, snap.Frameworks, snap.Held, snap.Apps = agents.Groups(), frameworks.Groups(), held.Groups(), apps.Groups()
 	return snap, h.Published, nil
 }
 

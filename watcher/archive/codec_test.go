@@ -126,13 +126,15 @@ func randomSnapshot(rnd *rand.Rand, apps int) *model.Snapshot {
 		edit.Set(k, randomApp(rnd, k))
 	}
 	agents, frameworks := s.Agents.Edit(), s.Frameworks.Edit()
+	held := s.Held.Edit()
 	for i := range rnd.IntN(4) {
+		held.Set(fmt.Sprint("S", i), &model.Hold{Since: time.Unix(rnd.Int64N(1e9), 0), Until: time.Unix(rnd.Int64N(1e9), 5)})
 		a, f := random[model.Agent](rnd), random[model.Framework](rnd)
 		a.ID, f.ID = fmt.Sprint("S", i), fmt.Sprint("F", i)
 		agents.Set(a.ID, a)
 		frameworks.Set(f.ID, f)
 	}
-	s.Apps, s.Agents, s.Frameworks = edit.Groups(), agents.Groups(), frameworks.Groups()
+	s.Apps, s.Agents, s.Frameworks, s.Held = edit.Groups(), agents.Groups(), frameworks.Groups(), held.Groups()
 	return s
 }
 
@@ -151,6 +153,7 @@ func sameSnapshot(want, got *model.Snapshot) string {
 		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.EquateEmpty(),
 		cmp.Transformer("apps", plain[model.AppKey, *model.App]),
 		cmp.Transformer("agents", plain[string, *model.Agent]),
+		cmp.Transformer("held", plain[string, *model.Hold]),
 		cmp.Transformer("frameworks", plain[string, *model.Framework]))
 }
 

@@ -29,6 +29,12 @@ type Status struct {
 	Err      error     // why the last write, or else the read, failed; nil if it did not
 }
 
+// Restorer is a Source that can make use of what it, or one like it, published
+// before the daemon was restarted. Restore is called before Run.
+type Restorer interface {
+	Restore(*model.Snapshot)
+}
+
 // Source publishes the Snapshot that is on disk and then what the Source it is
 // around does, which it writes to the disk. Make it with New.
 type Source struct {
@@ -117,6 +123,9 @@ func (s *Source) restore(publish func(*model.Snapshot)) *bridge {
 	s.log.Info("serving the Snapshot from the disk until every source has spoken",
 		zap.Time("published", at), zap.Int("apps", snap.Apps.Len()))
 	s.note(func(st *Status) { st.Restored = at })
+	if r, ok := s.from.(Restorer); ok {
+		r.Restore(snap)
+	}
 	publish(snap)
 	return newBridge(snap)
 }

@@ -173,6 +173,16 @@ func (s *Source) setStatus(f func(*Status)) {
 	f(&s.status)
 }
 
+// Restore makes snap, which a Source before this one published, the last
+// Snapshot: what a new master may not have heard of yet is held then as if this
+// one had published it. What is of no agent of ours in it counts for nothing. It
+// must be called before Run.
+func (s *Source) Restore(snap *model.Snapshot) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.last = snap
+}
+
 // Run follows the masters until ctx ends; see watcher.Source. It is for one
 // call.
 func (s *Source) Run(ctx context.Context, publish func(*model.Snapshot)) error {

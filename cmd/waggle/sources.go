@@ -1,0 +1,46 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waggle/internal/hostnet"
+	"waggle/watcher"
+	"waggle/watcher/file"
+	"waggle/watcher/mesos"
+	"waggle/watcher/zk"
+)
+
+// openSources opens what tells of tasks. Of what two of them know the first
+// counts.
+func (d *daemon) openSources(r *hostnet.Resolver, reg prometheus.Registerer) error {
+	var all []watcher.Source
+	if d.cfg.Mesos.configured() {
+		if err := d.openMesos(r, reg); err != nil {
+			return err
+		}
+		all = append(all, d.source)
+	}
+	if paths := d.cfg.File.Paths; len(paths) > 0 {
+		cfg := file.DefaultConfig()
+		cfg.Paths = paths
+		d.files = file.New(cfg, d.log.Named("file"), reg)
+		all = append(all, d.files)
+	}
+	d.merged = watcher.NewMerge(watcher.DefaultPatience, all...)
+	return nil
+}
+
+// openMesos opens the masters, and where they are elected.
+func (d *daemon) openMesos(r *hostnet.Resolver, reg prometheus.Registerer) error {
+	var election mesos.Election
+	cfg, ok, err := d.cfg.Mesos.detector(r)
+	if err != nil {
+		return err
+	}
+	if ok {
+		d.zk = zk.New(cfg, d.log.Named("zookeeper"), reg)
+		election = d.zk
+	}
+	d.source, err = mesos.New(d.cfg.Mesos.source(r, election), d.log.Named("mesos"), reg)
+	return err
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"waggle/api"
+	"waggle/internal/agent"
+)
+
+// status tells how the node is after the turn that made s; nil means none yet.
+func (d *daemon) status(s *agent.State) api.Status {
+	st := api.Status{Version: readVersion().Version, Ready: s != nil, Reasons: []string{}}
+	d.sourceStatus(&st)
+	st.Balancer.Kind = "ebpf"
+	if d.plane == nil {
+		st.Balancer = api.Balancer{Kind: "none", Error: d.noLB.Error()}
+		st.Reasons = append(st.Reasons, "no balancing: "+st.Balancer.Error)
+	}
+	if s != nil {
+		st.Source.Published, st.Counts = s.Published, counts(s)
+	}
+	if s != nil && s.Err != nil {
+		st.Balancer.Error = s.Err.Error()
+		st.Reasons = append(st.Reasons, "kernel not up to date: "+st.Balancer.Error)
+	}
+	for _, a := range d.dns.Addrs() {
+		st.DNS = append(st.DNS, a.String())
+	}
+	for _, a := range d.http.Addrs() {
+		st.HTTP = append(st.HTTP, a.String())
+	}
+	return st
+}
+
+// sourceStatus tells how the sources stand.
+func (d *daemon) sourceStatus(st *api.Status) {
+	wrong := func(format string, args ...any) { st.Reasons = append(st.Reasons, fmt.Sprintf(format, args...)) }
+	if z := d.zooKeeper(); z != nil {
+		st.Source.ZooKeeper = z
+		if z.Error != "" {
+			wrong("election not seen, the last leader stands: %s", z.Error)
+		}
+	}
+	if d.source != nil {
+		src := d.source.Status()
+		st.Source.Connected, st.Source.Leader, st.Source.LastEvent = src.Connected, src.Leader, src.LastEvent
+		switch {
+		case src.Connected:
+		case src.Err != nil:
+			st.Source.Error = src.Err.Error()
+			wrong("not connected to a Mesos master: %s", st.Source.Error)
+		default:
+			wrong("not connected to a Mesos master")
+		}
+	}
+	if d.files != nil {
+		f := d.files.Status()
+		st.Source.Files = &api.Files{Files: f.Files, Read: f.Read}
+		if f.Err != nil {
+			st.Source.Files.Error = f.Err.Error()
+			wrong("files not served as they are: %s", st.Source.Files.Error)
+		}
+	}
+	if at := d.kept.Status().Restored; !at.IsZero() {
+		st.Source.Restored = at
+		wrong("serving what was known %s ago, from the disk, until every source has spoken", time.Since(at).Round(time.Second))
+	}
+}
+
+// zooKeeper tells how the election is seen; nil where none is followed.
+func (d *daemon) zooKeeper() *api.ZooKeeper {
+	if d.zk == nil {
+		return nil
+	}
+	s := d.zk.Status()
+	z := &api.ZooKeeper{
+		Location: d.zk.Location().String(), Connected: s.Connected, Since: s.Changed,
+		Leader: s.Leader.Addr, Masters: s.Members, Read: s.Read,
+	}
+	if s.Err != nil {
+		z.Error = s.Err.Error()
+	}
+	return z
+}
+
+// counts are the sizes of s.
+func counts(s *agent.State) api.Counts {
+	c := api.Counts{
+		Apps: s.Snapshot.Apps.Len(), Agents: s.Snapshot.Agents.Len(),
+		Problems: len(s.Problems()), Names: s.Zone.Names(),
+	}
+	for _, app := range s.Snapshot.Apps.All() {
+		c.Tasks += len(app.Tasks)
+	}
+	if s.Applied != nil {
+		c.VIPs = s.Applied.Services.Len()
+	}
+	return c
+}

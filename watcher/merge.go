@@ -1,0 +1,168 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"waggle/model"
+)
+
+// DefaultPatience is how long the first Snapshot of a Merge waits for sources
+// that have not published.
+const DefaultPatience = 10 * time.Second
+
+// Merge is a Source of what several publish together. Of an app, agent or
+// framework that more than one of them has, the first source's counts; so does
+// the first leader known. Make it with NewMerge.
+type Merge struct {
+	sources  []Source
+	patience time.Duration
+	spoken   atomic.Bool
+
+	newest []atomic.Pointer[model.Snapshot] // by source; nil before its first
+	dirty  chan struct{}                    // one slot
+}
+
+var _ Source = (*Merge)(nil)
+
+// NewMerge returns a Source of sources. Its first Snapshot is that of all of them
+// or, once the first of them has waited for patience, of those that have
+// published: one scheduler that is away must not keep the others' tasks from
+// being served, but a file that is read in no time must not pass for the world.
+func NewMerge(patience time.Duration, sources ...Source) *Merge {
+	return &Merge{
+		sources: sources, patience: patience,
+		newest: make([]atomic.Pointer[model.Snapshot], len(sources)), dirty: make(chan struct{}, 1),
+	}
+}
+
+// Spoken reports whether what is published is of every source: it is true from
+// right before the first Snapshot that is. It is safe for concurrent use.
+func (m *Merge) Spoken() bool { return m.spoken.Load() }
+
+// Restore gives snap to the sources that can make use of what was published
+// before a restart. It must be called before Run.
+func (m *Merge) Restore(snap *model.Snapshot) {
+	for _, s := range m.sources {
+		if r, ok := s.(interface{ Restore(*model.Snapshot) }); ok {
+			r.Restore(snap)
+		}
+	}
+}
+
+// Run implements Source. It is for one call.
+func (m *Merge) Run(ctx context.Context, publish func(*model.Snapshot)) error {
+	if len(m.sources) == 0 {
+		return errors.New("no source to follow")
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i, s := range m.sources {
+		g.Go(func() error {
+			return s.Run(ctx, func(snap *model.Snapshot) {
+				m.newest[i].Store(snap)
+				select {
+				case m.dirty <- struct{}{}:
+				default:
+				}
+			})
+		})
+	}
+	g.Go(func() error { return m.loop(ctx, publish) })
+	return g.Wait()
+}
+
+func (m *Merge) loop(ctx context.Context, publish func(*model.Snapshot)) error {
+	world := newMerged(len(m.sources))
+	var enough <-chan time.Time // runs from the first word on
+	patient := true
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.dirty:
+		case <-enough:
+			patient = false
+		}
+		all := true
+		for i := range m.newest {
+			if s := m.newest[i].Load(); s != nil {
+				world.take(i, s)
+			} else {
+				all = false
+			}
+		}
+		switch {
+		case all:
+			m.spoken.Store(true)
+		case patient && enough == nil:
+			enough = time.After(m.patience)
+			continue
+		case patient:
+			continue
+		}
+		publish(world.snapshot())
+	}
+}
+
+// merged is what sources published, together.
+type merged struct {
+	parts []*model.Snapshot // by source; empty before it has published
+	whole model.Snapshot
+}
+
+func newMerged(n int) *merged {
+	w := &merged{parts: make([]*model.Snapshot, n)}
+	for i := range w.parts {
+		w.parts[i] = &model.Snapshot{}
+	}
+	return w
+}
+
+// take makes s what source i says. It redoes what differs from what it said
+// before.
+func (w *merged) take(i int, s *model.Snapshot) {
+	old := w.parts[i]
+	if old == s {
+		return
+	}
+	w.parts[i] = s
+	w.whole.Apps = together(w, w.whole.Apps, old, func(s *model.Snapshot) model.Groups[model.AppKey, *model.App] { return s.Apps }, i)
+	w.whole.Agents = together(w, w.whole.Agents, old, func(s *model.Snapshot) model.Groups[string, *model.Agent] { return s.Agents }, i)
+	w.whole.Frameworks = together(w, w.whole.Frameworks, old, func(s *model.Snapshot) model.Groups[string, *model.Framework] { return s.Frameworks }, i)
+	w.whole.Held = together(w, w.whole.Held, old, func(s *model.Snapshot) model.Groups[string, *model.Hold] { return s.Held }, i)
+}
+
+// together returns whole with what changed of part i since old: of each key what
+// the first part says that has it.
+func together[K, V comparable](w *merged, whole model.Groups[K, V], old *model.Snapshot, of func(*model.Snapshot) model.Groups[K, V], i int) model.Groups[K, V] {
+	edit := whole.Edit()
+	for c := range model.Diff(of(old), of(w.parts[i])) {
+		edit.Delete(c.Key)
+		for _, p := range w.parts {
+			if v, ok := of(p).Get(c.Key); ok {
+				edit.Set(c.Key, v)
+				break
+			}
+		}
+	}
+	return edit.Groups()
+}
+
+// snapshot returns the whole as it is now.
+func (w *merged) snapshot() *model.Snapshot {
+	s := w.whole
+	for _, p := range w.parts {
+		if !s.Leader.IsValid() {
+			s.Leader = p.Leader
+		}
+		if len(s.Masters) == 0 {
+			s.Masters = p.Masters
+		}
+		s.Problems = append(s.Problems, p.Problems...)
+	}
+	return &s
+}
