@@ -197,7 +197,7 @@ func TestQuickAnswersAllocateNothing(t *testing.T) {
 	cfg := DefaultServerConfig()
 	cfg.Limit.Burst = 1 << 15
 	s := NewServer(cfg, func() *Zone { return z }, zap.NewNop(), nil)
-	r := responder{s: s, tally: s.metrics.newTally(protoUDP)}
+	r := newResponder(s, s.metrics.newTally(protoUDP), 1)
 	room := make([]byte, 0, wire.MaxUDP)
 	client := netip.MustParseAddrPort("192.0.2.1:1000") // whose rate is counted
 	for _, q := range []*dns.Msg{
@@ -211,7 +211,7 @@ func TestQuickAnswersAllocateNothing(t *testing.T) {
 			packet := pack(t, q)
 			var reply []byte
 			var later bool
-			answer := func() { reply, later = r.answer(room, packet, client) }
+			answer := func() { reply, later = r.answerNow(room, packet, client) }
 			if got := testing.AllocsPerRun(100, answer); got != 0 {
 				t.Errorf("%v: %v allocations", q.Question[0], got)
 			}

@@ -18,14 +18,46 @@ import (
 // responder answers for one reader. It holds what is used again from one query
 // to the next, so that the usual ones allocate nothing.
 type responder struct {
-	s     *Server
-	tally *tally
-	query wire.Query
+	s       *Server
+	tally   *tally
+	query   *wire.Query // the one being answered
+	queries []wire.Query
 }
 
-// answer returns the reply to packet, put into room, nil for none, or says that
-// it takes more than copying and is to be answered later.
-func (r *responder) answer(room, packet []byte, client netip.AddrPort) (reply []byte, later bool) {
+func newResponder(s *Server, t *tally, batch int) *responder {
+	return &responder{s: s, tally: t, queries: make([]wire.Query, batch)}
+}
+
+// prepare takes the packets that sock has received apart and looks their names
+// up, all at once.
+func (r *responder) prepare(sock *wire.Socket, n int) {
+	for i := range n {
+		r.queries[i].Parse(sock.Packet(i))
+	}
+	if n > 1 {
+		r.find(r.queries[:n])
+	}
+}
+
+func (r *responder) find(queries []wire.Query) {
+	// What panics here does so again in answer, where it costs one query.
+	defer func() { _ = recover() }()
+	if z := r.s.zone(); z != nil {
+		z.index.Find(queries)
+	}
+}
+
+// answerNow is answer for one packet by itself.
+func (r *responder) answerNow(room, packet []byte, client netip.AddrPort) (reply []byte, later bool) {
+	r.queries[0].Parse(packet)
+	return r.answer(0, room, packet, client)
+}
+
+// answer returns the reply to packet, which has been parsed into query i, put
+// into room, nil for none, or says that it takes more than copying and is to be
+// answered later.
+func (r *responder) answer(i int, room, packet []byte, client netip.AddrPort) (reply []byte, later bool) {
+	r.query = &r.queries[i]
 	defer func() {
 		if p := recover(); p != nil {
 			reply, later = r.s.panicked(p, packet), false
@@ -35,7 +67,7 @@ func (r *responder) answer(room, packet []byte, client netip.AddrPort) (reply []
 		r.tally.note(denied)
 		return r.s.metered(deny(room, packet), client.Addr(), dns.RcodeRefused, false, r.tally), false
 	}
-	if !r.query.Parse(packet) {
+	if !r.query.Usual() {
 		return nil, true
 	}
 	turn := rand.Uint32()
@@ -62,7 +94,7 @@ func (r *responder) look(room, packet []byte, turn uint32) (reply []byte, rcode,
 	if r.tally.proto == protoTCP {
 		limit = dns.MaxMsgSize
 	}
-	reply, outcome := z.index.Answer(room, packet, &r.query, limit, turn)
+	reply, outcome := z.index.Answer(room, packet, r.query, limit, turn)
 	switch outcome.Verdict {
 	case wire.Slow:
 		return nil, 0, 0

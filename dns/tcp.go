@@ -71,7 +71,7 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, client netip.
 	}()
 	in := bufio.NewReader(conn)
 	out := &patient{conn, s.cfg.Idle}
-	r := responder{s: s, tally: t}
+	r := newResponder(s, t, 1)
 	var frame, room []byte
 	for {
 		if err := conn.SetReadDeadline(time.Now().Add(s.idle())); err != nil {
@@ -81,7 +81,7 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, client netip.
 		if frame, err = readFrame(in, frame); err != nil {
 			return
 		}
-		reply, later := r.answer(room[:0], frame, client)
+		reply, later := r.answerNow(room[:0], frame, client)
 		done := false
 		if later {
 			if done, err = s.transfer(frame, client, out, t); !done {

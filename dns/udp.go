@@ -178,7 +178,7 @@ func (s *Server) serveUDP(ctx context.Context, p *udpPort) error {
 func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r := responder{s: s, tally: s.metrics.newTally(protoUDP)}
+	r := newResponder(s, s.metrics.newTally(protoUDP), wire.BatchSize)
 	late := make([]int, 0, wire.BatchSize)
 	for {
 		n, err := sock.Receive()
@@ -189,8 +189,9 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 			continue
 		}
 		late = late[:0]
+		r.prepare(sock, n)
 		for i := range n {
-			reply, later := r.answer(sock.Room(i), sock.Packet(i), sock.Client(i))
+			reply, later := r.answer(i, sock.Room(i), sock.Packet(i), sock.Client(i))
 			switch {
 			case later:
 				late = append(late, i)
@@ -207,7 +208,7 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 }
 
 func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
-	r := responder{s: s, tally: s.metrics.newTally(protoUDP)}
+	r := newResponder(s, s.metrics.newTally(protoUDP), 1)
 	packet, control, room := make([]byte, maxQuery), make([]byte, 128), make([]byte, 0, wire.MaxUDP)
 	for {
 		n, controlLen, _, client, err := conn.ReadMsgUDPAddrPort(packet, control)
@@ -217,7 +218,7 @@ func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
-		reply, later := r.answer(room, packet[:n], client)
+		reply, later := r.answerNow(room, packet[:n], client)
 		wire.FromDestination(control[:controlLen])
 		switch {
 		case later:

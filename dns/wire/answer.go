@@ -71,8 +71,10 @@ const maxTargets = MaxUDP / (recordFixed + 7)
 // do not all fit, they are those from there on, so that with a random turn each
 // is as likely to be in the reply as any other.
 func (x *Index) Answer(out, packet []byte, q *Query, limit int, turn uint32) ([]byte, Outcome) {
-	name := q.Name()
-	e := x.lookup(x.hash(name), name)
+	name, e := q.Name(), q.found
+	if q.in != x {
+		e = x.lookup(x.hash(name), name)
+	}
 	a := answer{x: x, q: q, out: out[:0], limit: limit, turn: turn}
 	if q.EDNS {
 		a.limit -= optSize

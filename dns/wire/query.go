@@ -40,9 +40,16 @@ type Query struct {
 	// EDNS says that the query has an OPT record, DO that DNSSEC is asked for in it.
 	EDNS, DO bool
 
-	nameSize int
+	// in is where the name has been looked up, found what is there.
+	in    *Index
+	found entry
+
+	nameSize int               // zero if the packet was not the usual kind
 	name     [maxName + 9]byte // room for the last step of foldName
 }
+
+// Usual reports what Parse did last.
+func (q *Query) Usual() bool { return q.nameSize > 0 }
 
 // Name returns the name asked for, in wire format and lower case. It is good
 // until the next Parse.
@@ -53,41 +60,56 @@ func (q *Query) Name() []byte { return q.name[:q.nameSize] }
 // is spelled out, and nothing behind it but, perhaps, an OPT record of version 0
 // without options. What is not may still deserve an answer.
 func (q *Query) Parse(packet []byte) bool {
+	q.in, q.nameSize = nil, 0
+	size := q.parse(packet)
+	if size == 0 {
+		return false
+	}
+	q.nameSize = size
+	copy(q.name[:], packet[headerSize:headerSize+size])
+	foldName(q.name[:], size)
+	return true
+}
+
+// parse returns the size of the name in packet, zero if it is not usual.
+func (q *Query) parse(packet []byte) int {
 	if len(packet) < headerSize+1+4 || packet[2]&0xf8 != 0 {
-		return false // shorter than a question, a response, or another opcode
+		return 0 // shorter than a question, a response, or another opcode
 	}
 	counts := binary.BigEndian.Uint64(packet[4:])
 	if counts&^1 != 1<<48 {
-		return false
+		return 0
 	}
 	end := len(packet) - 4
 	off := headerSize
 	for {
-		size := int(packet[off])
-		if size == 0 {
+		label := int(packet[off])
+		if label == 0 {
 			break
 		}
-		if off += 1 + size; size > maxLabel || off >= end {
-			return false
+		if off += 1 + label; label > maxLabel || off >= end {
+			return 0
 		}
 	}
-	q.nameSize = off + 1 - headerSize
-	if off >= end || q.nameSize > maxName {
-		return false
+	size := off + 1 - headerSize
+	if off >= end || size > maxName {
+		return 0
 	}
 	question := packet[off+1:]
 	q.Type = binary.BigEndian.Uint16(question)
 	if binary.BigEndian.Uint16(question[2:]) != classIN || q.Type == typeOPT ||
 		q.Type >= firstMeta && q.Type <= lastMeta {
-		return false
+		return 0
 	}
-	copy(q.name[:], packet[headerSize:off+1])
-	foldName(q.name[:], q.nameSize)
 	if counts&1 == 0 {
 		q.EDNS, q.DO, q.Size = false, false, MinUDP
-		return len(question) == 4
+		if len(question) != 4 {
+			return 0
+		}
+	} else if !q.parseOPT(question[4:]) {
+		return 0
 	}
-	return q.parseOPT(question[4:])
+	return size
 }
 
 // parseOPT reads an OPT record: root, type, size, extended rcode, version, flags
