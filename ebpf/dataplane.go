@@ -204,6 +204,9 @@ func (d *Dataplane) changesLocked(p *lb.Plan) (v4, v6 []change) {
 	for f, s := range p.Services.All() {
 		note(f, s)
 	}
+	if p.Partial {
+		return v4, v6
+	}
 	for f := range d.heldLocked() {
 		if _, ok := p.Services.Get(f); !ok {
 			note(f, nil)
@@ -229,7 +232,7 @@ func (d *Dataplane) concludeLocked(p *lb.Plan, failed []*lb.ServiceError) error 
 			now.Delete(e.Frontend)
 		}
 	}
-	d.applied, d.compared = now.Groups(), true
+	d.applied, d.compared = now.Groups(), !p.Partial
 	return errors.Join(errs...)
 }
 

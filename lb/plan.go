@@ -35,6 +35,9 @@ type Service struct {
 // not change is the same pointer in the next Plan.
 type Plan struct {
 	Services model.Groups[vip.Frontend, *Service]
+	// Partial says that the kernel may know better: what it holds and the Plan
+	// lacks stays as it is. The first Plan that is not partial settles that.
+	Partial bool
 
 	rows    model.Groups[vip.Frontend, *vip.Service] // what it was built from
 	retired []retirement                             // oldest first

@@ -62,6 +62,10 @@ type Snapshot struct {
 	// such an agent may be as old as Hold.Since.
 	Held Groups[string, *Hold]
 
+	// Partial says that more may run than this: a source has not spoken since the
+	// daemon started. Nothing has ended for being absent.
+	Partial bool
+
 	Leader  netip.AddrPort   // the leading master; zero while unknown
 	Masters []netip.AddrPort // every master known, the leader's included or not
 

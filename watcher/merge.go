@@ -98,6 +98,7 @@ func (m *Merge) loop(ctx context.Context, publish func(*model.Snapshot)) error {
 		switch {
 		case all:
 			m.spoken.Store(true)
+			world.whole.Partial = false
 		case patient && enough == nil:
 			enough = time.After(m.patience)
 			continue
@@ -115,7 +116,7 @@ type merged struct {
 }
 
 func newMerged(n int) *merged {
-	w := &merged{parts: make([]*model.Snapshot, n)}
+	w := &merged{parts: make([]*model.Snapshot, n), whole: model.Snapshot{Partial: true}}
 	for i := range w.parts {
 		w.parts[i] = &model.Snapshot{}
 	}

@@ -225,6 +225,7 @@ func (a *Agent) turn(ctx context.Context, p *publication) *State {
 	s.Table = vip.Build(prev.Table, s.Snapshot, a.cfg.VIP)
 	if a.plane != nil {
 		s.Plan = lb.Build(prev.Plan, s.Table, a.cfg.LB, start)
+		s.Plan.Partial = s.Snapshot.Partial
 		s.take(prev.Applied, a.plane.Apply(ctx, s.Plan))
 	}
 	s.Zone = dns.Build(prev.Zone, s.Snapshot, s.Applied, a.cfg.DNS)

@@ -157,6 +157,23 @@ func TestARemovedVIPLosesItsNameAtOnceAndRefusesForTheGrace(t *testing.T) {
 	})
 }
 
+func TestAPartialSnapshotTakesNothingFromTheKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plane := lbtest.New()
+		old := startWith(t, plane)
+		web := frontend(t, old.publish(world(map[string]int{"web": 1})), "web")
+		next := startWith(t, plane) // as if the daemon had been restarted
+		part := world(map[string]int{"new": 1})
+		part.Partial = true
+		if s := next.publish(part); !plane.Has(web) || !plane.Has(frontend(t, s, "new")) {
+			t.Error("a partial Snapshot took a VIP away, or brought none")
+		}
+		if next.publish(world(map[string]int{"new": 1})); plane.Has(web) {
+			t.Error("the VIP stays once all is known")
+		}
+	})
+}
+
 func TestAKernelFaultFreezesVIPNamesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := start(t)

@@ -68,6 +68,10 @@ func (d *Dataplane) Apply(ctx context.Context, p *lb.Plan) error {
 	var errs []error
 	held := p.Services.Edit()
 	for c := range model.Diff(d.held, p.Services) {
+		if p.Partial && !c.InNew {
+			held.Set(c.Key, c.Old)
+			continue
+		}
 		if d.fail == nil || !d.only[c.Key] {
 			continue
 		}

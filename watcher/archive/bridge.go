@@ -23,6 +23,7 @@ func newBridge(kept *model.Snapshot) *bridge {
 // the live Snapshot before.
 func (b *bridge) cross(live *model.Snapshot) *model.Snapshot {
 	both := *live
+	both.Partial = true
 	both.Apps = beside(b.both.Apps, b.kept.Apps, b.live.Apps, live.Apps, join)
 	both.Agents = beside(b.both.Agents, b.kept.Agents, b.live.Agents, live.Agents, newer)
 	both.Frameworks = beside(b.both.Frameworks, b.kept.Frameworks, b.live.Frameworks, live.Frameworks, newer)

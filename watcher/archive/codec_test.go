@@ -120,6 +120,7 @@ func randomSnapshot(rnd *rand.Rand, apps int) *model.Snapshot {
 			fill(rnd, v.Field(i))
 		}
 	}
+	s.Partial = false // what comes back is for whoever restores it to judge
 	edit := s.Apps.Edit()
 	for i := range apps {
 		k := model.AppKey{FrameworkID: fmt.Sprint("F", i%2), Name: fmt.Sprint("app", i)}

@@ -123,6 +123,7 @@ func (s *Source) restore(publish func(*model.Snapshot)) *bridge {
 	s.log.Info("serving the Snapshot from the disk until every source has spoken",
 		zap.Time("published", at), zap.Int("apps", snap.Apps.Len()))
 	s.note(func(st *Status) { st.Restored = at })
+	snap.Partial = true
 	if r, ok := s.from.(Restorer); ok {
 		r.Restore(snap)
 	}
