@@ -53,12 +53,15 @@ type ServerConfig struct {
 	Log QueryLogConfig
 }
 
+// maxDefaultReaders is enough for a million queries a second.
+const maxDefaultReaders = 8
+
 // DefaultServerConfig returns a ServerConfig without addresses, with a reader
-// for each CPU, that answers everybody and limits replies to networks other than
-// this machine.
+// for each of the first eight CPUs, that answers everybody and limits replies to
+// networks other than this machine.
 func DefaultServerConfig() ServerConfig {
 	return ServerConfig{
-		Readers: runtime.NumCPU(), Loop: LoopAuto, Connections: 1024, ConnectionsEach: 128, Idle: 10 * time.Second,
+		Readers: min(runtime.NumCPU(), maxDefaultReaders), Loop: LoopAuto, Connections: 1024, ConnectionsEach: 128, Idle: 10 * time.Second,
 		Limit:     guard.DefaultLimitConfig(),
 		Unlimited: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	}

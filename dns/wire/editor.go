@@ -20,8 +20,10 @@ type Editor struct {
 	changed bool
 	arena   []byte // names and data of the changes
 	changes []change
-	// above are the changes to what is below a name, which aboveAt finds by hash.
+	// above are the changes to what is below a name. The first ones, as many as
+	// mapped, aboveAt finds by hash; for the last few that does not pay.
 	above   []change
+	mapped  int
 	aboveAt map[uint64]int
 	// ofSize and nextAbove chain them by the size of their names, as places in
 	// above counted from 1.
@@ -46,12 +48,18 @@ type change struct {
 // manyChanges is from when on sorting in two steps is faster.
 const manyChanges = 1 << 14
 
+// fewAbove is how many changes are looked through one by one.
+const fewAbove = 16
+
 // maxArena is how much is collected before it is worked in. What does not fit
 // is only what no cluster has: it bounds memory, not what can be done.
 const maxArena = 256 << 20
 
 // Edit starts a change of x, which stays as it is.
-func (x *Index) Edit() *Editor { return &Editor{x: x, aboveAt: map[uint64]int{}} }
+func (x *Index) Edit() *Editor {
+	const change1, octets1 = 64, 4096 // of one task
+	return &Editor{x: x, arena: make([]byte, 0, octets1), changes: make([]change, 0, change1)}
+}
 
 // Add adds a record to name n times, or takes it away for a negative n. The
 // name is in wire format and lower case; if it is in no domain nothing happens.
@@ -83,16 +91,35 @@ func (e *Editor) addBelow(at uint32, name []byte, domain int, n int32) {
 		}
 	}
 	hash := e.x.hash(name)
-	if i, ok := e.aboveAt[hash]; ok && bytes.Equal(e.name(&e.above[i]), name) {
+	if i := e.findAbove(hash); i >= 0 && bytes.Equal(e.name(&e.above[i]), name) {
 		e.above[i].n += n
 		return
 	}
-	e.aboveAt[hash] = len(e.above)
 	e.nextAbove = append(e.nextAbove, e.ofSize[len(name)])
 	e.ofSize[len(name)] = len(e.above) + 1
 	e.above = append(e.above, change{
 		hash: hash, name: at + uint32(up), nameSize: uint8(len(name)), domain: uint8(domain), n: n,
 	})
+}
+
+// findAbove returns where in above the last change to the name with a hash is,
+// or -1.
+func (e *Editor) findAbove(hash uint64) int {
+	for ; e.mapped+fewAbove < len(e.above); e.mapped++ {
+		if e.aboveAt == nil {
+			e.aboveAt = map[uint64]int{}
+		}
+		e.aboveAt[e.above[e.mapped].hash] = e.mapped
+	}
+	for i := len(e.above) - 1; i >= e.mapped; i-- {
+		if e.above[i].hash == hash {
+			return i
+		}
+	}
+	if i, ok := e.aboveAt[hash]; ok {
+		return i
+	}
+	return -1
 }
 
 // climb adds what is below each name to the names further up. A name is shorter
@@ -130,6 +157,7 @@ func (e *Editor) apply() {
 	e.arena, e.changes, e.above, e.nextAbove = e.arena[:0], e.changes[:0], e.above[:0], e.nextAbove[:0]
 	e.ofSize = [maxName + 1]int{}
 	clear(e.aboveAt)
+	e.mapped = 0
 }
 
 // sort orders the changes by hash, so that those of one shard, and those of one

@@ -48,8 +48,8 @@ type Index struct {
 }
 
 const (
-	pageShards = 32
-	minBits    = 5 // one page
+	pageShards = 16
+	minBits    = 4 // one page
 	// perShard is the mean number of names at which the number of shards doubles.
 	// Fewer make a change cheaper, more waste less memory on each shard.
 	perShard = 16
