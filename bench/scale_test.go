@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -176,7 +179,9 @@ func (p *waggleProcess) measure(b *testing.B) {
 		p.flip(b, 1) // the first change copies what later ones share
 		b.ReportMetric(p.resident(b), "rss-MB")
 		b.ReportMetric(p.updates(b, 200, 5*time.Millisecond), "cpu-µs/update")
+		turns := p.turns(b)
 		b.ReportMetric(p.updates(b, 2000, time.Millisecond), "cpu-µs/storm-update")
+		b.ReportMetric((p.turns(b)-turns)/2, "turns/storm-s")
 		p.stop(b)
 		lib := filepath.Join(p.dir, "lib")
 		p.start(b, lib)
@@ -255,6 +260,34 @@ func (p *waggleProcess) updates(b *testing.B, n int, every time.Duration) float6
 	m.SetQuestion("app0.marathon.mesos.", mdns.TypeA)
 	p.ns.Must(b, func() error { _, err := mdns.Exchange(m, "127.0.0.1:53"); return err })
 	return float64((p.cpu(b) - before).Microseconds()) / float64(n)
+}
+
+// turns returns how often the pipeline has turned.
+func (p *waggleProcess) turns(b *testing.B) float64 {
+	b.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", p.socket())
+	}}}
+	resp, err := client.Get("http://waggle/metrics")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "waggle_turns_total "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n
+		}
+	}
+	b.Fatal("no waggle_turns_total")
+	return 0
 }
 
 // cpu returns the time that all threads of the process have used.

@@ -8,10 +8,12 @@ import (
 const (
 	minShards = 16
 	maxShards = 8192
-	// perShard is the mean number of entries that makes the shard table grow:
-	// small enough that copying one shard is cheap, large enough that copying
-	// the table of shard pointers stays cheap too.
+	// perShard is the mean number of entries that makes the table of shards grow:
+	// copying one shard is cheap.
 	perShard = 24
+	// perBlock is how many shards a block of the table has, so that an edit
+	// copies a block and the list of blocks, not the whole table.
+	perBlock = 64
 )
 
 // Groups is an immutable map that shares what did not change with the map it
@@ -20,8 +22,15 @@ const (
 // map and one edited from it visits only what the edit touched.
 type Groups[K, V comparable] struct {
 	seed   maphash.Seed
-	shards []*shard[K, V] // length zero or a power of two
+	blocks []*block[K, V] // of one size each
+	mask   uint64         // the number of shards, a power of two, less one
 	size   int
+}
+
+// block is a piece of the table of shards.
+type block[K, V comparable] struct {
+	owner  *byte // the Editor that may change this block in place
+	shards []*shard[K, V]
 }
 
 type shard[K, V comparable] struct {
@@ -52,11 +61,12 @@ func (g Groups[K, V]) Len() int { return g.size }
 // Get returns the value of k, and whether there is one.
 func (g Groups[K, V]) Get(k K) (V, bool) {
 	var zero V
-	if len(g.shards) == 0 {
+	if len(g.blocks) == 0 {
 		return zero, false
 	}
 	h := g.hash(k)
-	s := g.shards[g.slot(h)]
+	b, at := g.slot(h)
+	s := g.blocks[b].shards[at]
 	if i := s.find(h, k); i >= 0 {
 		return s.entries[i].value, true
 	}
@@ -66,13 +76,15 @@ func (g Groups[K, V]) Get(k K) (V, bool) {
 // All yields every entry once, in no particular order.
 func (g Groups[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		for _, s := range g.shards {
-			if s == nil {
-				continue
-			}
-			for _, e := range s.entries {
-				if !yield(e.key, e.value) {
-					return
+		for _, b := range g.blocks {
+			for _, s := range b.shards {
+				if s == nil {
+					continue
+				}
+				for _, e := range s.entries {
+					if !yield(e.key, e.value) {
+						return
+					}
 				}
 			}
 		}
@@ -81,7 +93,20 @@ func (g Groups[K, V]) All() iter.Seq2[K, V] {
 
 func (g Groups[K, V]) hash(k K) uint64 { return maphash.Comparable(g.seed, k) }
 
-func (g Groups[K, V]) slot(hash uint64) uint64 { return hash & uint64(len(g.shards)-1) }
+// slot returns the block of a hash, and the shard in it.
+func (g Groups[K, V]) slot(hash uint64) (block, shard uint64) {
+	n := hash & g.mask
+	return n / perBlock, n % perBlock
+}
+
+// newBlocks returns the blocks of n shards, a power of two.
+func newBlocks[K, V comparable](n int, owner *byte) []*block[K, V] {
+	out := make([]*block[K, V], max(1, n/perBlock))
+	for i := range out {
+		out[i] = &block[K, V]{owner, make([]*shard[K, V], min(n, perBlock))}
+	}
+	return out
+}
 
 // Edit starts a change of g. The returned Editor is for one goroutine.
 func (g Groups[K, V]) Edit() *Editor[K, V] {
@@ -92,7 +117,7 @@ func (g Groups[K, V]) Edit() *Editor[K, V] {
 // it is.
 type Editor[K, V comparable] struct {
 	g     Groups[K, V]
-	owner *byte // nil until the shard table is our own copy
+	owner *byte // nil until the list of blocks is our own copy
 }
 
 // Get returns the value of k as edited so far, and whether there is one.
@@ -108,14 +133,14 @@ func (e *Editor[K, V]) Set(k K, v V) {
 	}
 	e.own()
 	h := e.g.hash(k)
-	s := e.writable(e.g.slot(h))
+	s := e.writable(h)
 	if i := s.find(h, k); i >= 0 {
 		s.entries[i].value = v
 		return
 	}
 	s.entries = append(s.entries, entry[K, V]{h, k, v})
 	e.g.size++
-	if n := len(e.g.shards); e.g.size > n*perShard && n < maxShards {
+	if n := int(e.g.mask) + 1; e.g.size > n*perShard && n < maxShards {
 		e.resize(n * 2)
 	}
 }
@@ -127,7 +152,7 @@ func (e *Editor[K, V]) Delete(k K) {
 	}
 	e.own()
 	h := e.g.hash(k)
-	s := e.writable(e.g.slot(h))
+	s := e.writable(h)
 	i, last := s.find(h, k), len(s.entries)-1
 	s.entries[i] = s.entries[last]
 	s.entries[last] = entry[K, V]{}
@@ -147,16 +172,23 @@ func (e *Editor[K, V]) own() {
 		return
 	}
 	e.owner = new(byte)
-	if len(e.g.shards) == 0 {
+	if len(e.g.blocks) == 0 {
 		e.g.seed = maphash.MakeSeed()
-		e.g.shards = make([]*shard[K, V], minShards)
+		e.g.blocks, e.g.mask = newBlocks[K, V](minShards, e.owner), minShards-1
 		return
 	}
-	e.g.shards = append([]*shard[K, V](nil), e.g.shards...)
+	e.g.blocks = append([]*block[K, V](nil), e.g.blocks...)
 }
 
-func (e *Editor[K, V]) writable(i uint64) *shard[K, V] {
-	s := e.g.shards[i]
+// writable returns the shard of a hash, ours to change.
+func (e *Editor[K, V]) writable(hash uint64) *shard[K, V] {
+	at, i := e.g.slot(hash)
+	b := e.g.blocks[at]
+	if b.owner != e.owner {
+		b = &block[K, V]{e.owner, append([]*shard[K, V](nil), b.shards...)}
+		e.g.blocks[at] = b
+	}
+	s := b.shards[i]
 	if s != nil && s.owner == e.owner {
 		return s
 	}
@@ -164,20 +196,22 @@ func (e *Editor[K, V]) writable(i uint64) *shard[K, V] {
 	if s != nil {
 		c.entries = append(make([]entry[K, V], 0, len(s.entries)+1), s.entries...)
 	}
-	e.g.shards[i] = c
+	b.shards[i] = c
 	return c
 }
 
 func (e *Editor[K, V]) resize(n int) {
-	old := e.g.shards
-	e.g.shards = make([]*shard[K, V], n)
-	for _, s := range old {
-		if s == nil {
-			continue
-		}
-		for _, en := range s.entries {
-			w := e.writable(e.g.slot(en.hash))
-			w.entries = append(w.entries, en)
+	old := e.g.blocks
+	e.g.blocks, e.g.mask = newBlocks[K, V](n, e.owner), uint64(n-1)
+	for _, b := range old {
+		for _, s := range b.shards {
+			if s == nil {
+				continue
+			}
+			for _, en := range s.entries {
+				w := e.writable(en.hash)
+				w.entries = append(w.entries, en)
+			}
 		}
 	}
 }
@@ -191,14 +225,10 @@ type Change[K, V comparable] struct {
 }
 
 // Diff yields what differs between old and new, once per key, in no particular
-// order. Between maps of one lineage it skips every shard they share.
+// order. Between maps of one lineage it skips every block and shard they share.
 func Diff[K, V comparable](old, new Groups[K, V]) iter.Seq[Change[K, V]] {
-	lineage := old.seed == new.seed && len(old.shards) == len(new.shards)
 	return func(yield func(Change[K, V]) bool) {
-		for i, s := range new.shards {
-			if s == nil || lineage && old.shards[i] == s {
-				continue
-			}
+		for s := range new.unshared(old) {
 			for _, e := range s.entries {
 				was, ok := old.Get(e.key)
 				if ok && was == e.value {
@@ -209,15 +239,32 @@ func Diff[K, V comparable](old, new Groups[K, V]) iter.Seq[Change[K, V]] {
 				}
 			}
 		}
-		for i, s := range old.shards {
-			if s == nil || lineage && new.shards[i] == s {
-				continue
-			}
+		for s := range old.unshared(new) {
 			for _, e := range s.entries {
 				if _, ok := new.Get(e.key); ok {
 					continue
 				}
 				if !yield(Change[K, V]{Key: e.key, Old: e.value, InOld: true}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// unshared yields the shards of g that are not those of other.
+func (g Groups[K, V]) unshared(other Groups[K, V]) iter.Seq[*shard[K, V]] {
+	lineage := g.seed == other.seed && len(g.blocks) == len(other.blocks) && g.mask == other.mask
+	return func(yield func(*shard[K, V]) bool) {
+		for i, b := range g.blocks {
+			if lineage && other.blocks[i] == b {
+				continue
+			}
+			for j, s := range b.shards {
+				if s == nil || lineage && other.blocks[i].shards[j] == s {
+					continue
+				}
+				if !yield(s) {
 					return
 				}
 			}

@@ -40,7 +40,7 @@ func (a *Agent) turns() int { return int(testutil.ToFloat64(a.metrics.turns)) }
 
 func TestAStormCostsABoundedNumberOfTurns(t *testing.T) {
 	cfg := DefaultConfig()
-	for _, perSecond := range []int{10, 40, 200, 1000, 10_000} {
+	for _, perSecond := range []int{10, 200, 1000, 5000} {
 		t.Run(fmt.Sprint(perSecond, " changes a second"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := start(t)
