@@ -25,10 +25,51 @@ type Service struct {
 	// Peername makes getpeername(2) on a connected client socket show the
 	// frontend instead of the backend, for about 2 µs a connection.
 	Peername bool
+	// Choice is how a backend is chosen for a new connection.
+	Choice Choice
+	// Affinity sends a client to the backend it had before.
+	Affinity Affinity
+	// Allow are the clients that may connect; others fail with EPERM. Empty
+	// means everyone.
+	Allow []Client
 	// Retired is when the service left the Table; zero while it is in it. A
 	// retired service stays, without backends, until names that still sit in
 	// caches have expired.
 	Retired time.Time
+}
+
+// Choice is how a backend is chosen for a new connection.
+type Choice uint8
+
+// The Choices.
+const (
+	Random      Choice = iota // by weight
+	LeastActive               // of two at random, that with fewer open sockets for its weight
+)
+
+// By says what a client is, for Affinity.
+type By uint8
+
+// What may be a client.
+const (
+	ByNothing   By = iota // no affinity
+	ByNamespace           // a network namespace
+	ByCgroup              // a cgroup
+	BySource              // the address a socket is bound to, or else its namespace
+)
+
+// Affinity says that a client keeps its backend until Timeout has passed since
+// its last connection, as long as the backend takes new connections.
+type Affinity struct {
+	By      By
+	Timeout time.Duration // rounded up to whole seconds
+}
+
+// Client says who may connect. Exactly one field is set.
+type Client struct {
+	Cgroup    string       // path below the root of cgroup v2; those below it are meant too
+	Namespace string       // file of a network namespace, /run/netns/x for one
+	Source    netip.Prefix // namespaces that have an address in it
 }
 
 // Plan is what the kernel should hold. It is immutable, and a Service that did
