@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"waggle/lb"
 	"waggle/model"
@@ -44,6 +45,13 @@ func (w *walker) service() *lb.Service {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{net, 0, 0, byte(host)}), uint16(port))
 	}
 	s := &lb.Service{Frontend: tcp(at(11, w.r.IntN(10), 80)), Peername: w.r.IntN(3) == 0}
+	if w.r.IntN(3) == 0 {
+		s.Frontend.Proto = model.UDP
+	}
+	s.Choice = lb.Choice(w.r.IntN(2))
+	if by := lb.By(w.r.IntN(4)); by != lb.ByNothing {
+		s.Affinity = lb.Affinity{By: by, Timeout: time.Duration(1+w.r.IntN(9)) * time.Second}
+	}
 	for i := range w.r.IntN(12) {
 		// The first has weight 1, so that weights have no common divisor.
 		weight := 1
@@ -55,23 +63,27 @@ func (w *walker) service() *lb.Service {
 	return s
 }
 
-// checkRoom fails if slots or service ids were lost, or are used twice.
+// checkRoom fails if slots, backends or service ids were lost, or are used
+// twice.
 func checkRoom(t *testing.T, d *Dataplane) {
 	t.Helper()
-	used4, used6 := 0, 0
-	for _, e := range d.v4.held {
-		used4 += int(e.descriptor.slots().n)
-	}
-	for _, e := range d.v6.held {
-		used6 += int(e.descriptor.slots().n)
+	slots, backends := 0, map[uint32]bool{}
+	sum := 0
+	for _, id := range d.heldLocked() {
+		slots += int(d.services.load(id).slots().n)
+		for _, i := range d.services.listed(d.services.load(id), nil) {
+			backends[i] = true
+			sum++
+		}
 	}
 	for what, have := range map[string][2]int{
-		"service ids": {d.services.ids.room(), len(d.services.elems) - len(d.v4.held) - len(d.v6.held)},
-		"IPv4 slots":  {d.v4.slots.room(), len(d.v4.dests) - used4},
-		"IPv6 slots":  {d.v6.slots.room(), len(d.v6.dests) - used6},
+		"service ids":        {d.services.freeIDs.room(), len(d.services.elems) - len(d.v4.held) - len(d.v6.held)},
+		"slots":              {d.services.freeSlots.room(), len(d.services.slots) - slots},
+		"backends":           {d.services.freeBackends.room(), len(d.services.backends) - len(backends)},
+		"backends used once": {len(backends), sum},
 	} {
 		if have[0] != have[1] {
-			t.Fatalf("%d %s are free, want %d", have[0], what, have[1])
+			t.Fatalf("%d %s, want %d", have[0], what, have[1])
 		}
 	}
 }
@@ -112,7 +124,7 @@ func TestAWalkEndsWhereAFreshStartDoes(t *testing.T) {
 // it is named in the error, as it was before.
 func TestAWalkThroughFullMaps(t *testing.T) {
 	b := newBed(t)
-	b.cfg.Services, b.cfg.Slots4, b.cfg.Slots6 = 12, 60, 60
+	b.cfg.Services, b.cfg.Slots, b.cfg.Backends = 12, 120, 70
 	d := b.open(t)
 	w := walker{r: rand.New(rand.NewPCG(4, 2))}
 	want := map[vip.Frontend]lb.Service{}
@@ -257,14 +269,14 @@ func TestAnUnchangedServiceIsNotWritten(t *testing.T) {
 func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
 	first, second := services[0].Frontend, services[1].Frontend
 	put := func(d *Dataplane, of vip.Frontend, word descriptor) error {
-		return d.objs.Svc.Put(d.v4.held[of].id, bpfService{Descriptor: uint64(word)})
+		return d.objs.Services.Put(d.v4.held[of].id, bpfService{Descriptor: uint64(word)})
 	}
 	return map[string]func(d *Dataplane) error{
 		"a VIP removed":     func(d *Dataplane) error { return d.objs.Vip4.Delete(d.v4.key(first)) },
 		"an IPv6 VIP gone":  func(d *Dataplane) error { return d.objs.Vip6.Delete(d.v6.key(services[2].Frontend)) },
 		"a descriptor gone": func(d *Dataplane) error { return put(d, first, 0) },
 		"a descriptor that points beyond the slots": func(d *Dataplane) error {
-			return put(d, first, newDescriptor(extent{uint32(len(d.v4.dests)) - 1, 9}, 0))
+			return put(d, first, newDescriptor(extent{uint32(len(d.services.slots)) - 1, 9}, 0))
 		},
 		"a descriptor that points to another's slots": func(d *Dataplane) error {
 			return put(d, first, d.v4.held[second].descriptor)
@@ -273,7 +285,23 @@ func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
 			return put(d, first, d.v4.held[first].descriptor|flagPeername<<48)
 		},
 		"a slot overwritten": func(d *Dataplane) error {
-			return d.objs.Slot4.Put(d.v4.held[first].descriptor.slots().base, bpfDest4{Addr: 1})
+			return d.objs.Slots.Put(d.v4.held[first].descriptor.slots().base, bpfSlot{Backend: 77})
+		},
+		"a slot beyond the backends": func(d *Dataplane) error {
+			return d.objs.Slots.Put(d.v4.held[first].descriptor.slots().base, bpfSlot{Backend: 1 << 31})
+		},
+		"a slot with another's backend": func(d *Dataplane) error {
+			mine, other := d.v4.held[first].descriptor.slots().base, d.v4.held[second].descriptor.slots().base
+			return d.objs.Slots.Put(mine, d.services.slots[other])
+		},
+		"a backend overwritten": func(d *Dataplane) error {
+			i := d.services.slots[d.v4.held[first].descriptor.slots().base].Backend
+			return d.objs.Backends.Put(i, bpfBackend{})
+		},
+		"a backend at another address": func(d *Dataplane) error {
+			i := d.services.slots[d.v4.held[first].descriptor.slots().base].Backend
+			d.services.backends[i].Port++
+			return nil
 		},
 		"a VIP that leads to another's service": func(d *Dataplane) error {
 			return d.objs.Vip4.Put(d.v4.key(first), d.v4.held[second].id)

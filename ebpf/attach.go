@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -121,46 +122,35 @@ func cgroupID(f *os.File) (uint64, error) {
 	return st.Ino, nil
 }
 
-// hook is a program and where it goes.
-type hook struct {
-	name    string
-	at      ebpf.AttachType
-	program *ebpf.Program
-}
-
-func (p *bpfPrograms) hooks() []hook {
-	return []hook{
-		// First what only shows addresses, so that none is rewritten that
-		// could not be shown as the VIP.
-		{bpfProgGetpeername4, ebpf.AttachCgroupInet4GetPeername, p.Getpeername4},
-		{bpfProgGetpeername6, ebpf.AttachCgroupInet6GetPeername, p.Getpeername6},
-		{bpfProgConnect4, ebpf.AttachCGroupInet4Connect, p.Connect4},
-		{bpfProgConnect6, ebpf.AttachCGroupInet6Connect, p.Connect6},
-	}
-}
-
 // attach makes h's program the one that runs in cgroup, and the link to it
-// outlive us. A pinned link gets the new program in one step, so that no
-// connection goes without. The caller closes the link, if there is one, error
-// or not.
-func attach(h hook, cgroup *os.File, pin string) (link.Link, error) {
+// outlive us. A pinned link, ours or one that an older layout of the maps left,
+// gets the new program in one step, so that no connection goes without. The
+// caller closes the link, if there is one, error or not.
+func (p *pins) attach(h hook, program *ebpf.Program, cgroup *os.File) (link.Link, error) {
 	id, err := cgroupID(cgroup)
 	if err != nil {
 		return nil, err
 	}
+	pin := p.linkPath(h.name)
 	old, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) && p.older != "" {
+		old, err = link.LoadPinnedLink(filepath.Join(p.older, linkPrefix+h.name), nil)
+		if err == nil {
+			err = inherit(old, pin)
+		}
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, explain("open link "+pin, err)
+		return old, explain("open link "+pin, err)
 	}
 	if old != nil && attachedTo(old, id) {
-		if err := old.Update(h.program); err != nil {
+		if err := old.Update(program); err != nil {
 			return old, explain("update program "+h.name, err)
 		}
 		return old, nil
 	}
 	// A descriptor has no path that AttachCgroup could open, except this one.
 	path := fmt.Sprintf("/proc/self/fd/%d", cgroup.Fd())
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: path, Attach: h.at, Program: h.program})
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: path, Attach: h.at, Program: program})
 	if err != nil {
 		return old, explain("attach program "+h.name, err)
 	}
@@ -175,6 +165,14 @@ func attach(h hook, cgroup *os.File, pin string) (link.Link, error) {
 	return l, nil
 }
 
+// inherit moves the pin of a link to where ours are.
+func inherit(l link.Link, pin string) error {
+	if err := l.Pin(pin); err != nil {
+		return fmt.Errorf("pin link of an older layout: %w", err)
+	}
+	return nil
+}
+
 // attachedTo reports whether l is attached to the cgroup with the given id. A
 // link whose cgroup was removed is attached to none.
 func attachedTo(l link.Link, id uint64) bool {
@@ -184,8 +182,8 @@ func attachedTo(l link.Link, id uint64) bool {
 
 // proveEffective returns an error unless the kernel runs h's program for the
 // processes of cgroup.
-func proveEffective(h hook, cgroup *os.File) error {
-	info, err := h.program.Info()
+func proveEffective(h hook, program *ebpf.Program, cgroup *os.File) error {
+	info, err := program.Info()
 	if err != nil {
 		return fmt.Errorf("look at program %s: %w", h.name, err)
 	}

@@ -29,7 +29,7 @@ func many(n, backends int) *lb.Plan {
 func benchBed(b *testing.B) *bed {
 	bed := newBed(b)
 	def := DefaultConfig()
-	bed.cfg.Services, bed.cfg.Slots4, bed.cfg.Slots6 = def.Services, def.Slots4, def.Slots6
+	bed.cfg.Services, bed.cfg.Slots, bed.cfg.Backends = def.Services, def.Slots, def.Backends
 	return bed
 }
 

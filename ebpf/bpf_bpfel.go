@@ -13,39 +13,94 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type bpfCounters struct {
+type bpfAllowKey struct {
+	_       structs.HostLayout
+	Id      uint64
+	Service uint32
+	By      uint32
+}
+
+type bpfBackend struct {
 	_           structs.HostLayout
+	Addr        [4]uint32
+	Port        uint16
+	Weight      uint16
+	Service     uint32
+	Serial      uint32
+	Active      uint32
 	Connections uint64
-	Refusals    uint64
+	Failures    uint32
+	Latency     uint32
 }
 
-type bpfDest4 struct {
-	_     structs.HostLayout
-	Addr  uint32
-	Port  uint16
-	Spare uint16
+type bpfClient struct {
+	_       structs.HostLayout
+	Until   uint64
+	Backend uint32
+	Serial  uint32
 }
 
-type bpfDest6 struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Port  uint16
-	Spare [3]uint16
+type bpfClientKey struct {
+	_       structs.HostLayout
+	Client  [4]uint32
+	Service uint32
+	By      uint32
+}
+
+type bpfCounters struct {
+	_        structs.HostLayout
+	Refusals uint64
+	Denied   uint64
+	Failures uint64
+	Told     uint64
+}
+
+type bpfEvent struct {
+	_           structs.HostLayout
+	Vip         [4]uint32
+	Backend     [4]uint32
+	Cgroup      uint64
+	VipPort     uint16
+	BackendPort uint16
+	Service     uint32
+	Kind        uint8
+	Proto       uint8
+	Spare       [6]uint8
 }
 
 type bpfPeer struct {
 	_           structs.HostLayout
 	Vip         [4]uint32
-	Backend     [4]uint32
+	BackendAddr [4]uint32
 	VipPort     uint16
 	BackendPort uint16
 	Service     uint32
+	Backend     uint32
+	Serial      uint32
+	Flags       uint32
+	Spare       uint32
+	Started     uint64
+}
+
+type bpfPeers struct {
+	_     structs.HostLayout
+	Peer  [4]bpfPeer
+	Next  uint32
+	Spare uint32
 }
 
 type bpfService struct {
-	_          structs.HostLayout
-	Descriptor uint64
-	Spare      [3]uint64
+	_               structs.HostLayout
+	Descriptor      uint64
+	Departed        uint64
+	AffinitySeconds uint32
+	Spare           [3]uint32
+}
+
+type bpfSlot struct {
+	_       structs.HostLayout
+	Backend uint32
+	Spare   uint32
 }
 
 type bpfVip4Key struct {
@@ -68,17 +123,29 @@ type bpfVip6Key struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapSk            = "sk"
-	bpfMapSlot4         = "slot4"
-	bpfMapSlot6         = "slot6"
-	bpfMapStSvc         = "st_svc"
-	bpfMapSvc           = "svc"
+	bpfMapAllow         = "allow"
+	bpfMapBackends      = "backends"
+	bpfMapClients       = "clients"
+	bpfMapCounts        = "counts"
+	bpfMapEvents        = "events"
+	bpfMapServices      = "services"
+	bpfMapSlots         = "slots"
+	bpfMapTcpPeer       = "tcp_peer"
+	bpfMapUdpPeers      = "udp_peers"
 	bpfMapVip4          = "vip4"
 	bpfMapVip6          = "vip6"
 	bpfProgConnect4     = "connect4"
 	bpfProgConnect6     = "connect6"
 	bpfProgGetpeername4 = "getpeername4"
 	bpfProgGetpeername6 = "getpeername6"
+	bpfProgRecvmsg4     = "recvmsg4"
+	bpfProgRecvmsg6     = "recvmsg6"
+	bpfProgSendmsg4     = "sendmsg4"
+	bpfProgSendmsg6     = "sendmsg6"
+	bpfProgSockRelease  = "sock_release"
+	bpfProgWatch        = "watch"
+	bpfVarNoAncestors   = "no_ancestors"
+	bpfVarUnused        = "unused"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -127,25 +194,37 @@ type bpfProgramSpecs struct {
 	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
 	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.ProgramSpec `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.ProgramSpec `ebpf:"recvmsg6"`
+	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
+	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
+	SockRelease  *ebpf.ProgramSpec `ebpf:"sock_release"`
+	Watch        *ebpf.ProgramSpec `ebpf:"watch"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Sk    *ebpf.MapSpec `ebpf:"sk"`
-	Slot4 *ebpf.MapSpec `ebpf:"slot4"`
-	Slot6 *ebpf.MapSpec `ebpf:"slot6"`
-	StSvc *ebpf.MapSpec `ebpf:"st_svc"`
-	Svc   *ebpf.MapSpec `ebpf:"svc"`
-	Vip4  *ebpf.MapSpec `ebpf:"vip4"`
-	Vip6  *ebpf.MapSpec `ebpf:"vip6"`
+	Allow    *ebpf.MapSpec `ebpf:"allow"`
+	Backends *ebpf.MapSpec `ebpf:"backends"`
+	Clients  *ebpf.MapSpec `ebpf:"clients"`
+	Counts   *ebpf.MapSpec `ebpf:"counts"`
+	Events   *ebpf.MapSpec `ebpf:"events"`
+	Services *ebpf.MapSpec `ebpf:"services"`
+	Slots    *ebpf.MapSpec `ebpf:"slots"`
+	TcpPeer  *ebpf.MapSpec `ebpf:"tcp_peer"`
+	UdpPeers *ebpf.MapSpec `ebpf:"udp_peers"`
+	Vip4     *ebpf.MapSpec `ebpf:"vip4"`
+	Vip6     *ebpf.MapSpec `ebpf:"vip6"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	NoAncestors *ebpf.VariableSpec `ebpf:"no_ancestors"`
+	Unused      *ebpf.VariableSpec `ebpf:"unused"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -168,22 +247,30 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Sk    *ebpf.Map `ebpf:"sk"`
-	Slot4 *ebpf.Map `ebpf:"slot4"`
-	Slot6 *ebpf.Map `ebpf:"slot6"`
-	StSvc *ebpf.Map `ebpf:"st_svc"`
-	Svc   *ebpf.Map `ebpf:"svc"`
-	Vip4  *ebpf.Map `ebpf:"vip4"`
-	Vip6  *ebpf.Map `ebpf:"vip6"`
+	Allow    *ebpf.Map `ebpf:"allow"`
+	Backends *ebpf.Map `ebpf:"backends"`
+	Clients  *ebpf.Map `ebpf:"clients"`
+	Counts   *ebpf.Map `ebpf:"counts"`
+	Events   *ebpf.Map `ebpf:"events"`
+	Services *ebpf.Map `ebpf:"services"`
+	Slots    *ebpf.Map `ebpf:"slots"`
+	TcpPeer  *ebpf.Map `ebpf:"tcp_peer"`
+	UdpPeers *ebpf.Map `ebpf:"udp_peers"`
+	Vip4     *ebpf.Map `ebpf:"vip4"`
+	Vip6     *ebpf.Map `ebpf:"vip6"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
-		m.Sk,
-		m.Slot4,
-		m.Slot6,
-		m.StSvc,
-		m.Svc,
+		m.Allow,
+		m.Backends,
+		m.Clients,
+		m.Counts,
+		m.Events,
+		m.Services,
+		m.Slots,
+		m.TcpPeer,
+		m.UdpPeers,
 		m.Vip4,
 		m.Vip6,
 	)
@@ -193,6 +280,8 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	NoAncestors *ebpf.Variable `ebpf:"no_ancestors"`
+	Unused      *ebpf.Variable `ebpf:"unused"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
@@ -203,6 +292,12 @@ type bpfPrograms struct {
 	Connect6     *ebpf.Program `ebpf:"connect6"`
 	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
 	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
+	Recvmsg4     *ebpf.Program `ebpf:"recvmsg4"`
+	Recvmsg6     *ebpf.Program `ebpf:"recvmsg6"`
+	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
+	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
+	SockRelease  *ebpf.Program `ebpf:"sock_release"`
+	Watch        *ebpf.Program `ebpf:"watch"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -211,6 +306,12 @@ func (p *bpfPrograms) Close() error {
 		p.Connect6,
 		p.Getpeername4,
 		p.Getpeername6,
+		p.Recvmsg4,
+		p.Recvmsg6,
+		p.Sendmsg4,
+		p.Sendmsg6,
+		p.SockRelease,
+		p.Watch,
 	)
 }
 

@@ -14,8 +14,6 @@ import (
 
 	"waggle/internal/testnet"
 	"waggle/lb"
-	"waggle/model"
-	"waggle/vip"
 )
 
 const (
@@ -230,19 +228,4 @@ func TestAFastOpenSocketReachesTheBackend(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-func TestWhatIsNotTCPIsNotTaken(t *testing.T) {
-	b := newBed(t)
-	d := b.open(t)
-	udp := vip.Frontend{Addr: addr(vip4), Proto: model.UDP}
-	to := b.sink(t, "127.0.0.1:0")
-	err := d.Apply(t.Context(), plan(service(vip4, to), &lb.Service{Frontend: udp, Backends: []lb.Backend{{Addr: to, Weight: 1}}}))
-	var failed *lb.ServiceError
-	if !errors.As(err, &failed) || failed.Frontend != udp {
-		t.Errorf("Apply = %v, want a ServiceError of %v", err, udp)
-	}
-	if got, err := b.peer(addr(vip4)); err != nil || got != to {
-		t.Errorf("the TCP service beside it: %s, %v", got, err)
-	}
 }

@@ -1,7 +1,6 @@
 package ebpf
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,32 +17,44 @@ import (
 	"waggle/vip"
 )
 
-// Dataplane balances TCP by eBPF. Its methods are safe for concurrent use.
+// Dataplane balances TCP and UDP by eBPF. Its methods are safe for concurrent
+// use.
 type Dataplane struct {
 	pins    *pins
-	objs    bpfObjects
-	links   []link.Link
+	cgroup  *os.File
+	objs    objects
 	rcu     *rcu
 	metrics *collector
+	log     *zap.Logger
+	events  *events
+	probe   *probe // nil for no self-test
 
 	// mu guards what follows.
 	mu       sync.Mutex
 	services *services
-	v4       *family[bpfVip4Key, bpfDest4]
-	v6       *family[bpfVip6Key, bpfDest6]
+	recipes  *recipes
+	v4       *family[bpfVip4Key]
+	v6       *family[bpfVip6Key]
 	adopted  bool     // our picture of the maps can be relied on
 	plan     *lb.Plan // the last one applied, wholly or not
 	// applied is what the maps were brought to, so that a Plan's differences
 	// from it are all there is to do, if compared says so.
 	applied  model.Groups[vip.Frontend, *lb.Service]
 	compared bool
+	// restricted are the services not for everyone, as they were last wanted.
+	restricted map[vip.Frontend]*lb.Service
+	// unknown are backends that the kernel was found with and that no Plan has
+	// known. They stay until a Plan comes that is not partial.
+	unknown map[vip.Frontend][]lb.Backend
+	repairs uint64 // of programs and pins
 }
 
 var _ lb.Dataplane = (*Dataplane)(nil)
 
 // Open loads the programs, attaches them and adopts what the kernel holds from
-// earlier, without changing where any VIP leads. The first Apply then removes
-// what its Plan does not have. What a failed first Open made is removed again.
+// earlier, of this layout of the maps or of the one before, without changing
+// where any VIP leads. The first Apply then removes what its Plan does not
+// have. What a failed first Open made is removed again.
 //
 // It returns ErrNotSupported if eBPF cannot balance here, found out by trying
 // (Linux 5.18 is the first that can), and ErrInUse if another process has
@@ -53,13 +64,13 @@ func Open(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Dataplane, e
 	if err != nil {
 		return nil, err
 	}
-	defer cgroup.Close()
 	p, err := openPins(cfg.PinDir)
 	if err != nil {
+		cgroup.Close()
 		return nil, err
 	}
-	d := &Dataplane{pins: p}
-	if err := d.open(cfg, cgroup, log, reg); err != nil {
+	d := &Dataplane{pins: p, cgroup: cgroup, log: log, restricted: map[vip.Frontend]*lb.Service{}}
+	if err := d.open(cfg, reg); err != nil {
 		return nil, errors.Join(err, p.abandon(), d.Close())
 	}
 	log.Info("balancing", zap.String("cgroup", cgroup.Name()), zap.String("pins", p.dir),
@@ -67,65 +78,73 @@ func Open(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Dataplane, e
 	return d, nil
 }
 
-func (d *Dataplane) open(cfg Config, cgroup *os.File, log *zap.Logger, reg prometheus.Registerer) (err error) {
-	if err := d.pins.load(cfg, &d.objs, log); err != nil {
-		return err
-	}
-	if d.rcu, err = newRCU(); err != nil {
-		return explain("make maps to wait with", err)
-	}
-	d.services = &services{counters: d.objs.StSvc, wait: d.rcu.wait}
-	d.v4 = &family[bpfVip4Key, bpfDest4]{format: newFormat4(), services: d.services, vips: d.objs.Vip4}
-	d.v6 = &family[bpfVip6Key, bpfDest6]{format: newFormat6(), services: d.services, vips: d.objs.Vip6}
-	if d.services.elems, err = mapped[bpfService](d.objs.Svc); err != nil {
-		return err
-	}
-	if d.v4.dests, err = mapped[bpfDest4](d.objs.Slot4); err != nil {
-		return err
-	}
-	if d.v6.dests, err = mapped[bpfDest6](d.objs.Slot6); err != nil {
-		return err
-	}
-	if err := d.adoptLocked(); err != nil {
-		return err
-	}
-	for _, h := range d.objs.hooks() {
-		l, err := attach(h, cgroup, d.pins.linkPath(h.name))
-		if l != nil {
-			d.links = append(d.links, l)
-		}
-		if err != nil {
+func (d *Dataplane) open(cfg Config, reg prometheus.Registerer) (err error) {
+	attach := func() error { return d.attachLocked(cfg.Watch) }
+	for _, step := range []func() error{
+		func() error { return d.prepare(cfg) }, d.adoptLocked, d.takeOverLocked, attach, d.pins.forgetOlder,
+	} {
+		if err := step(); err != nil {
 			return err
 		}
-		if err := proveEffective(h, cgroup); err != nil {
-			return err
-		}
+	}
+	d.noteUnknownLocked()
+	if d.events, err = openEvents(d); err != nil {
+		return err
 	}
 	d.metrics, err = newMetrics(reg, d)
 	return err
 }
 
-// adoptLocked takes what the maps hold for the truth.
-func (d *Dataplane) adoptLocked() error {
-	d.adopted, d.compared = false, false
-	taken := map[uint32]bool{}
-	if err := errors.Join(d.v4.adopt(taken), d.v6.adopt(taken)); err != nil {
+// prepare loads the programs, and maps the memory that they share with us.
+func (d *Dataplane) prepare(cfg Config) (err error) {
+	if err := d.pins.load(cfg, &d.objs, d.log); err != nil {
 		return err
 	}
-	ids := make([]extent, 0, len(taken))
-	for id := range taken {
-		ids = append(ids, extent{id, 1})
+	if d.rcu, err = newRCU(); err != nil {
+		return explain("make maps to wait with", err)
 	}
-	slices.SortFunc(ids, func(a, b extent) int { return cmp.Compare(a.base, b.base) })
-	s := d.services
-	s.ids, _ = newSlab(uint32(len(s.elems)), ids)
-	s.slabs = []*slab{s.ids, d.v4.slots, d.v6.slots}
-	s.removed = false
-	// Nothing is known of what rested before: programs may still be reading it.
-	if err := s.wait(); err != nil {
+	d.services = &services{counts: d.objs.Counts, allow: &allowances{m: d.objs.Allow}, wait: d.rcu.wait}
+	d.recipes = &recipes{
+		udp:   d.objs.has(bpfProgSendmsg4, bpfProgSendmsg6, bpfProgRecvmsg4, bpfProgRecvmsg6),
+		watch: cfg.Watch && d.objs.has(bpfProgWatch, bpfProgSockRelease),
+		names: newNames(d.cgroup.Name()),
+	}
+	d.v4 = &family[bpfVip4Key]{format: newFormat4(), services: d.services, recipes: d.recipes, vips: d.objs.Vip4}
+	d.v6 = &family[bpfVip6Key]{format: newFormat6(), services: d.services, recipes: d.recipes, vips: d.objs.Vip6}
+	if d.services.elems, err = mapped[bpfService](d.objs.Services); err != nil {
 		return err
 	}
-	d.adopted = true
+	if d.services.slots, err = mapped[bpfSlot](d.objs.Slots); err != nil {
+		return err
+	}
+	if d.services.backends, err = mapped[bpfBackend](d.objs.Backends); err != nil {
+		return err
+	}
+	return nil
+}
+
+// attachLocked attaches the programs, or puts ours where they were attached.
+func (d *Dataplane) attachLocked(watch bool) error {
+	d.objs.links = map[string]link.Link{}
+	for _, h := range hooks(watch) {
+		program := d.objs.programs[h.name]
+		if program == nil {
+			continue
+		}
+		l, err := d.pins.attach(h, program, d.cgroup)
+		if l != nil {
+			d.objs.links[h.name] = l
+		}
+		if err != nil {
+			return err
+		}
+		if err := proveEffective(h, program, d.cgroup); err != nil {
+			return err
+		}
+	}
+	if !watch {
+		return d.pins.removeLink(bpfProgWatch)
+	}
 	return nil
 }
 
@@ -151,9 +170,13 @@ func (d *Dataplane) Repair(ctx context.Context) error {
 	if d.services == nil {
 		return errors.New("repair: the dataplane is closed")
 	}
+	if err := d.mendLocked(); err != nil {
+		return fmt.Errorf("repair: %w", err)
+	}
 	if d.plan == nil {
 		return nil
 	}
+	d.recipes.names.forget()
 	d.adopted = false
 	return d.applyLocked(ctx, d.plan)
 }
@@ -163,6 +186,9 @@ func (d *Dataplane) applyLocked(ctx context.Context, p *lb.Plan) error {
 		if err := d.adoptLocked(); err != nil {
 			return fmt.Errorf("apply plan: %w", err)
 		}
+	}
+	if !p.Partial {
+		d.unknown = nil
 	}
 	changes4, changes6 := d.changesLocked(p)
 	d.plan, d.compared = p, false
@@ -189,6 +215,10 @@ func (d *Dataplane) applyLocked(ctx context.Context, p *lb.Plan) error {
 // changesLocked returns what is to be done for p, by address family.
 func (d *Dataplane) changesLocked(p *lb.Plan) (v4, v6 []change) {
 	note := func(f vip.Frontend, s *lb.Service) {
+		if len(d.unknown) > 0 && s != nil {
+			s = d.besidesLocked(s)
+		}
+		d.restrictLocked(f, s)
 		if f.Addr.Addr().Is4() {
 			v4 = append(v4, change{f, s})
 		} else {
@@ -213,6 +243,50 @@ func (d *Dataplane) changesLocked(p *lb.Plan) (v4, v6 []change) {
 		}
 	}
 	return v4, v6
+}
+
+func (d *Dataplane) restrictLocked(f vip.Frontend, s *lb.Service) {
+	if s != nil && len(s.Allow) > 0 {
+		d.restricted[f] = s
+	} else {
+		delete(d.restricted, f)
+	}
+}
+
+// besidesLocked returns s with the backends that the kernel was found with and
+// that no Plan has known yet: they may be newer than what this daemon knows.
+func (d *Dataplane) besidesLocked(s *lb.Service) *lb.Service {
+	unknown := slices.DeleteFunc(d.unknown[s.Frontend], func(u lb.Backend) bool {
+		return slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Addr == u.Addr })
+	})
+	if len(unknown) == 0 {
+		delete(d.unknown, s.Frontend)
+		return s
+	}
+	d.unknown[s.Frontend] = unknown
+	both := *s
+	both.Backends = slices.Concat(s.Backends, unknown)
+	slices.SortFunc(both.Backends, func(a, b lb.Backend) int { return a.Addr.Compare(b.Addr) })
+	return &both
+}
+
+// noteUnknownLocked remembers the backends that the kernel was found with.
+func (d *Dataplane) noteUnknownLocked() {
+	d.unknown = map[vip.Frontend][]lb.Backend{}
+	for f, id := range d.heldLocked() {
+		for _, i := range d.services.listed(d.services.load(id), nil) {
+			b := &d.services.backends[i]
+			d.unknown[f] = append(d.unknown[f], lb.Backend{Addr: addrPort(b.Addr, b.Port), Weight: max(1, b.Weight)})
+		}
+	}
+}
+
+func (d *Dataplane) serviceLocked(f vip.Frontend) (uint32, bool) {
+	if e, ok := d.v4.held[f]; ok {
+		return e.id, true
+	}
+	e, ok := d.v6.held[f]
+	return e.id, ok
 }
 
 // concludeLocked notes that the kernel holds p, but for the failed services,
@@ -251,21 +325,18 @@ func (d *Dataplane) heldLocked() map[vip.Frontend]uint32 {
 // Close implements lb.Dataplane: the kernel goes on balancing as it does.
 func (d *Dataplane) Close() error {
 	d.metrics.close()
+	errs := []error{d.events.close(), d.probe.close()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var errs []error
-	for _, l := range d.links {
-		errs = append(errs, l.Close())
-	}
 	if d.services != nil {
-		errs = append(errs, unmap(d.services.elems), unmap(d.v4.dests), unmap(d.v6.dests))
+		errs = append(errs, unmap(d.services.elems), unmap(d.services.slots), unmap(d.services.backends))
 	}
 	if d.rcu != nil {
 		errs = append(errs, d.rcu.Close())
 	}
 	if d.pins.lock != nil {
-		errs = append(errs, d.objs.Close(), d.pins.lock.Close())
+		errs = append(errs, d.objs.Close(), d.cgroup.Close(), d.pins.lock.Close())
 	}
-	d.links, d.services, d.rcu, d.pins.lock = nil, nil, nil, nil
+	d.services, d.rcu, d.pins.lock = nil, nil, nil
 	return errors.Join(errs...)
 }

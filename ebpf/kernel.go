@@ -2,7 +2,6 @@ package ebpf
 
 import (
 	"fmt"
-	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -77,69 +76,4 @@ func newDescriptor(slots extent, flags uint16) descriptor {
 
 func (d descriptor) slots() extent { return extent{uint32(d), uint32(d >> 32 & 0xffff)} }
 
-// services is the array of services, which both address families share.
-type services struct {
-	elems    []bpfService // memory shared with the programs
-	counters *ebpf.Map    // what the programs counted, by service id
-	ids      *slab
-	slabs    []*slab      // ids and the slots of each family, which settle together
-	removed  bool         // since the last settle, so that ids rest
-	wait     func() error // until programs that run have ended
-	waits    uint64
-}
-
-// forget sets the counters of services to zero.
-func (s *services) forget(ids []uint32) error {
-	zero := make([]bpfCounters, len(ids)*ebpf.MustPossibleCPU())
-	if _, err := s.counters.BatchUpdate(ids, zero, nil); err != nil {
-		return fmt.Errorf("set counters to zero: %w", err)
-	}
-	return nil
-}
-
-func (s *services) load(id uint32) descriptor {
-	return descriptor(atomic.LoadUint64(&s.elems[id].Descriptor))
-}
-
-// store makes d what connections to the service follow from now on. As it is
-// one word, each connection sees the old list or the new one.
-func (s *services) store(id uint32, d descriptor) {
-	atomic.StoreUint64(&s.elems[id].Descriptor, uint64(d))
-}
-
-// settle makes all that rests free, after waiting for the programs that may be
-// reading it.
-func (s *services) settle() error {
-	rests := false
-	for _, sl := range s.slabs {
-		rests = rests || len(sl.resting) > 0
-	}
-	if rests {
-		if err := s.wait(); err != nil {
-			return err
-		}
-		s.waits++
-	}
-	for _, sl := range s.slabs {
-		sl.settle()
-	}
-	s.removed = false
-	return nil
-}
-
-// take hands out n elements of sl, one of s.slabs.
-func (s *services) take(sl *slab, n uint32) (extent, error) {
-	if n == 0 {
-		return extent{}, nil
-	}
-	if e, ok := sl.take(n); ok {
-		return e, nil
-	}
-	if err := s.settle(); err != nil {
-		return extent{}, err
-	}
-	if e, ok := sl.take(n); ok {
-		return e, nil
-	}
-	return extent{}, fmt.Errorf("no room for %d more in a row (%d are free)", n, sl.room())
-}
+func (d descriptor) flags() uint16 { return uint16(d >> 48) }

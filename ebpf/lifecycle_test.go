@@ -67,7 +67,7 @@ func TestAMillionSwapsLoseNoConnection(t *testing.T) {
 		atMost  = 10 * time.Second
 	)
 	b := newBed(t)
-	b.cfg.Slots4 = 1 << 19
+	b.cfg.Slots, b.cfg.Backends = 1<<19, 1<<19
 	d := b.open(t)
 	var live, dead []netip.AddrPort
 	for range 50 {
@@ -123,7 +123,7 @@ func TestFiftyRestartsLoseNoConnection(t *testing.T) {
 			if d, err = Open(b.cfg, zap.NewNop(), nil); err != nil {
 				return err
 			}
-			id, err := d.objs.Connect4.Info()
+			id, err := d.objs.programs[bpfProgConnect4].Info()
 			if err != nil {
 				return err
 			}
@@ -142,13 +142,16 @@ func TestFiftyRestartsLoseNoConnection(t *testing.T) {
 	if len(programs) != 50 {
 		t.Errorf("%d programs in 50 restarts: they were not replaced", len(programs))
 	}
-	if got := attached(t, b.cfg.Cgroup); got != 4 {
-		t.Errorf("%d programs are attached, want 4", got)
+	if got := attached(t, b.cfg.Cgroup); got != everyHook {
+		t.Errorf("%d programs are attached, want %d", got, everyHook)
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
 }
+
+// everyHook is how many programs are attached without Watch.
+const everyHook = 9
 
 // attached counts the programs attached to a cgroup at our hooks.
 func attached(t *testing.T, cgroup string) int {
@@ -159,7 +162,7 @@ func attached(t *testing.T, cgroup string) int {
 	}
 	defer f.Close()
 	n := 0
-	for _, h := range new(bpfPrograms).hooks() {
+	for _, h := range hooks(true) {
 		got, err := link.QueryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: h.at})
 		if err != nil {
 			t.Fatal(err)
@@ -224,9 +227,16 @@ func TestUnloadLeavesNothing(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(b.cfg.PinDir, "v0"), 0o700); err != nil { // another schema's
 		t.Fatal(err)
 	}
-	want := []string{
-		"v0", "v1/link_connect4", "v1/link_connect6", "v1/link_getpeername4", "v1/link_getpeername6",
-		"v1/sk", "v1/slot4", "v1/slot6", "v1/st_svc", "v1/svc", "v1/vip4", "v1/vip6", "v1",
+	want := []string{"v0"}
+	for _, l := range []string{
+		"connect4", "connect6", "getpeername4", "getpeername6", "recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6", "sock_release",
+	} {
+		want = append(want, schema+"/link_"+l)
+	}
+	for _, m := range []string{
+		"allow", "backends", "clients", "counts", "events", "services", "slots", "tcp_peer", "udp_peers", "vip4", "vip6", "",
+	} {
+		want = append(want, schema+"/"+m)
 	}
 	for i := range want {
 		want[i] = filepath.Join(b.cfg.PinDir, want[i])
@@ -258,7 +268,7 @@ func TestAFolderOfPlainFilesIsRefusedAndLeftAlone(t *testing.T) {
 	if _, err := Open(b.cfg, zap.NewNop(), nil); err == nil || !strings.Contains(err.Error(), b.cfg.PinDir+" is not on a bpf file system") {
 		t.Errorf("Open: %v", err)
 	}
-	if err := os.Mkdir(filepath.Join(b.cfg.PinDir, "v1"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(b.cfg.PinDir, schema), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := Unload(b.cfg); got != nil || err != nil {
@@ -272,13 +282,13 @@ func TestPinnedMapsKeepTheirSizes(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b.cfg.Services, b.cfg.Slots4 = 128, 8192
+	b.cfg.Services, b.cfg.Slots = 128, 8192
 	d = b.open(t)
 	if n := len(d.services.elems); n != smallConfig().Services {
 		t.Errorf("room for %d services, want %d", n, smallConfig().Services)
 	}
-	if n := len(d.v4.dests); n != smallConfig().Slots4 {
-		t.Errorf("%d slots, want %d", n, smallConfig().Slots4)
+	if n := len(d.services.slots); n != smallConfig().Slots {
+		t.Errorf("%d slots, want %d", n, smallConfig().Slots)
 	}
 }
 
@@ -312,8 +322,8 @@ func TestTheCgroupMayChangeOrGo(t *testing.T) {
 	if n := attached(t, whole); n != 0 {
 		t.Errorf("%d programs are attached to the cgroup of before", n)
 	}
-	if n := attached(t, b.cfg.Cgroup); n != 4 {
-		t.Errorf("%d programs are attached to the new cgroup, want 4", n)
+	if n := attached(t, b.cfg.Cgroup); n != everyHook {
+		t.Errorf("%d programs are attached to the new cgroup, want %d", n, everyHook)
 	}
 }
 
@@ -363,7 +373,7 @@ func TestWithoutPrivilegesItIsNotSupported(t *testing.T) {
 
 func TestAFailedFirstOpenLeavesNothing(t *testing.T) {
 	b := newBed(t)
-	b.cfg.Slots4 = 0 // which the kernel refuses
+	b.cfg.Slots = 0 // which the kernel refuses
 	if d, err := Open(b.cfg, zaptest.NewLogger(t), nil); err == nil {
 		d.Close()
 		t.Fatal("Open worked")
@@ -371,7 +381,7 @@ func TestAFailedFirstOpenLeavesNothing(t *testing.T) {
 	if left := b.pinned(t); len(left) > 0 {
 		t.Errorf("left on the bpf file system: %v", left)
 	}
-	b.cfg = Config{PinDir: b.cfg.PinDir, Cgroup: b.cfg.Cgroup, Services: 8, Slots4: 8, Slots6: 8}
+	b.cfg.Slots = 8
 	b.open(t)
 }
 
@@ -393,7 +403,7 @@ func TestWhatIsNotMountedIsMounted(t *testing.T) {
 		defer func() {
 			d.Close()
 			removed, err := Unload(b.cfg)
-			if err != nil || len(removed) != 12 {
+			if err != nil || len(removed) != everyHook+12 {
 				t.Errorf("Unload: %v, %v", removed, err)
 			}
 		}()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"waggle/lb"
 	"waggle/model"
@@ -16,67 +17,73 @@ const (
 	// fineness is the length of list at which weights are rounded: a backend's
 	// share is then right to 1/8192 of the service's connections.
 	fineness = 4096
-	// flagPeername is FLAG_PEERNAME of bpf/maps.h.
-	flagPeername = 1
 )
 
-// format says how keys and destinations of one address family look to the
-// programs.
-type format[K, D comparable] struct {
+// The flags of bpf/maps.h.
+const (
+	flagRemember = 1 << iota
+	flagPeername
+	flagCount
+	flagWatch
+	flagLeast
+	flagNetns
+	flagCgroup
+	flagSource
+	flagAllow
+
+	flagsAffinity = flagNetns | flagCgroup | flagSource
+)
+
+// share is one backend of a service as the programs see it.
+type share struct {
+	addr   [4]uint32
+	port   uint16
+	weight uint16
+	slots  uint16 // at least 1
+}
+
+// recipe is a service as the programs see it.
+type recipe struct {
+	shares   []share // sorted by address and port
+	flags    uint16
+	affinity time.Duration
+	allow    []bpfAllowKey // without their service
+}
+
+// format says how the keys of one address family look to the programs.
+type format[K comparable] struct {
 	name     string
 	key      func(vip.Frontend) K
 	frontend func(K) (f vip.Frontend, ours bool)
-	dest     func(netip.AddrPort) (d D, ok bool) // false for another family
 }
 
-func newFormat4() format[bpfVip4Key, bpfDest4] {
-	return format[bpfVip4Key, bpfDest4]{
+func newFormat4() format[bpfVip4Key] {
+	return format[bpfVip4Key]{
 		name: "IPv4",
 		key: func(f vip.Frontend) bpfVip4Key {
-			return bpfVip4Key{Addr: word(f.Addr.Addr()), Port: swap(f.Addr.Port()), Proto: uint8(f.Proto)}
+			return bpfVip4Key{Addr: words(f.Addr.Addr())[3], Port: swap(f.Addr.Port()), Proto: uint8(f.Proto)}
 		},
 		frontend: func(k bpfVip4Key) (vip.Frontend, bool) {
-			var a [4]byte
-			binary.NativeEndian.PutUint32(a[:], k.Addr)
-			return vip.Frontend{Addr: netip.AddrPortFrom(netip.AddrFrom4(a), swap(k.Port)), Proto: model.Proto(k.Proto)}, k.Scope == 0
-		},
-		dest: func(a netip.AddrPort) (bpfDest4, bool) {
-			if !a.Addr().Is4() {
-				return bpfDest4{}, false
-			}
-			return bpfDest4{Addr: word(a.Addr()), Port: swap(a.Port())}, true
+			return vip.Frontend{Addr: addrPort([4]uint32{2: mappedWord(), 3: k.Addr}, k.Port), Proto: model.Proto(k.Proto)}, k.Scope == 0
 		},
 	}
 }
 
-func newFormat6() format[bpfVip6Key, bpfDest6] {
-	return format[bpfVip6Key, bpfDest6]{
+func newFormat6() format[bpfVip6Key] {
+	return format[bpfVip6Key]{
 		name: "IPv6",
 		key: func(f vip.Frontend) bpfVip6Key {
 			return bpfVip6Key{Addr: words(f.Addr.Addr()), Port: swap(f.Addr.Port()), Proto: uint8(f.Proto)}
 		},
 		frontend: func(k bpfVip6Key) (vip.Frontend, bool) {
-			var a [16]byte
-			for i, w := range k.Addr {
-				binary.NativeEndian.PutUint32(a[4*i:], w)
-			}
-			return vip.Frontend{Addr: netip.AddrPortFrom(netip.AddrFrom16(a), swap(k.Port)), Proto: model.Proto(k.Proto)}, k.Scope == 0
-		},
-		dest: func(a netip.AddrPort) (bpfDest6, bool) {
-			if !a.Addr().Is6() || a.Addr().Is4In6() {
-				return bpfDest6{}, false
-			}
-			return bpfDest6{Addr: words(a.Addr()), Port: swap(a.Port())}, true
+			a := addrPort(k.Addr, k.Port)
+			return vip.Frontend{Addr: a, Proto: model.Proto(k.Proto)}, k.Scope == 0 && a.Addr().Is6()
 		},
 	}
 }
 
-// word, words and swap bring addresses and ports into network order.
-
-func word(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
-}
+// words, swap and addrPort bring addresses and ports into network order, IPv4
+// as ::ffff:a.b.c.d, and back.
 
 func words(a netip.Addr) (w [4]uint32) {
 	b := a.As16()
@@ -90,33 +97,84 @@ func swap(port uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
 }
 
-// list appends the destinations of s to buf, each as often as its share is, and
-// returns the flags that go with them.
-func (f *format[K, D]) list(s *lb.Service, buf []D) ([]D, uint16, error) {
-	if s.Frontend.Proto != model.TCP {
-		return buf, 0, fmt.Errorf("%s: %w", s.Frontend.Proto, lb.ErrUnsupported)
+func addrPort(w [4]uint32, port uint16) netip.AddrPort {
+	var a [16]byte
+	for i, v := range w {
+		binary.NativeEndian.PutUint32(a[4*i:], v)
 	}
-	shares := newShares(s.Backends)
+	return netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), swap(port))
+}
+
+// mappedWord is the third word of ::ffff:a.b.c.d.
+func mappedWord() uint32 { return binary.NativeEndian.Uint32([]byte{0, 0, 0xff, 0xff}) }
+
+// recipes writes down services as this kernel and configuration want them.
+type recipes struct {
+	udp     bool // the kernel can balance it
+	watch   bool // failed connects are to be known
+	names   *names
+	scratch []share
+}
+
+// recipe says how s looks to the programs. It is valid until the next call.
+func (r *recipes) recipe(s *lb.Service) (recipe, error) {
+	if s.Frontend.Proto == model.UDP && !r.udp || s.Frontend.Proto != model.UDP && s.Frontend.Proto != model.TCP {
+		return recipe{}, fmt.Errorf("%s: %w", s.Frontend.Proto, lb.ErrUnsupported)
+	}
+	to := recipe{flags: r.flags(s), shares: r.scratch[:0]}
+	shares, slots := newShares(s.Backends), 0
 	for _, b := range s.Backends {
-		d, ok := f.dest(b.Addr)
-		if !ok {
-			return buf, 0, fmt.Errorf("backend %s is not an %s address", b.Addr, f.name)
+		if b.Addr.Addr().Is4() != s.Frontend.Addr.Addr().Is4() || b.Addr.Addr().Is4In6() {
+			return recipe{}, fmt.Errorf("backend %s is not an address of the VIP's family", b.Addr)
 		}
 		if b.Weight == 0 {
-			return buf, 0, fmt.Errorf("backend %s has weight 0", b.Addr)
+			return recipe{}, fmt.Errorf("backend %s has weight 0", b.Addr)
 		}
-		for range shares.of(b.Weight) {
-			buf = append(buf, d)
+		n := shares.of(b.Weight)
+		slots += int(n)
+		sh := share{words(b.Addr.Addr()), swap(b.Addr.Port()), b.Weight, uint16(min(n, maxSlots))}
+		if at := len(to.shares) - 1; at >= 0 && to.shares[at].addr == sh.addr && to.shares[at].port == sh.port {
+			// Two tasks at one address are one backend.
+			to.shares[at].slots += sh.slots
+			to.shares[at].weight = uint16(min(1<<16-1, uint32(to.shares[at].weight)+uint32(sh.weight)))
+			continue
+		}
+		to.shares = append(to.shares, sh)
+	}
+	r.scratch = to.shares
+	if slots > maxSlots {
+		return recipe{}, fmt.Errorf("%d backends take %d slots, more than %d", len(s.Backends), slots, maxSlots)
+	}
+	if to.flags&flagsAffinity != 0 {
+		to.affinity = s.Affinity.Timeout
+	}
+	if to.flags&flagAllow != 0 {
+		to.allow = r.names.resolve(s.Allow)
+	}
+	return to, nil
+}
+
+func (r *recipes) flags(s *lb.Service) (flags uint16) {
+	udp := s.Frontend.Proto == model.UDP
+	set := func(flag uint16, wanted bool) {
+		if wanted {
+			flags |= flag
 		}
 	}
-	if len(buf) > maxSlots {
-		return buf, 0, fmt.Errorf("%d backends take %d slots, more than %d", len(s.Backends), len(buf), maxSlots)
+	set(flagPeername, s.Peername && !udp) // a UDP socket remembers anyway
+	set(flagCount|flagLeast, s.Choice == lb.LeastActive)
+	set(flagWatch, r.watch && !udp)
+	set(flagRemember, udp || flags != 0)
+	switch s.Affinity.By {
+	case lb.ByNamespace:
+		flags |= flagNetns
+	case lb.ByCgroup:
+		flags |= flagCgroup
+	case lb.BySource:
+		flags |= flagSource
 	}
-	var flags uint16
-	if s.Peername {
-		flags |= flagPeername
-	}
-	return buf, flags, nil
+	set(flagAllow, len(s.Allow) > 0)
+	return flags
 }
 
 // shares turns weights into numbers of slots: weight*slots/total.

@@ -35,18 +35,13 @@ func TestSlotsByWeight(t *testing.T) {
 		"half of a slot rounded up": {[]int{16383, 16383, 6}, []int{2048, 2048, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFormat4()
-			s := weighted(tc.weights...)
-			list, flags, err := f.list(s, nil)
-			if err != nil || flags != 0 {
-				t.Fatalf("flags %d, %v", flags, err)
+			to, err := new(recipes).recipe(weighted(tc.weights...))
+			if err != nil || to.flags != 0 {
+				t.Fatalf("flags %d, %v", to.flags, err)
 			}
 			var got []int
-			for i, d := range list {
-				if i == 0 || list[i-1] != d {
-					got = append(got, 0)
-				}
-				got[len(got)-1]++
+			for _, sh := range to.shares {
+				got = append(got, int(sh.slots))
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("slots (-want +got):\n%s", diff)
@@ -70,22 +65,21 @@ func TestWhatCannotBeListedIsAnErrorThatNamesIt(t *testing.T) {
 		want    string
 	}{
 		"another protocol":       {udp, "not supported"},
-		"another address family": {six, "[fd00::1]:80 is not an IPv4 address"},
-		"no address":             {invalid, "is not an IPv4 address"},
+		"another address family": {six, "[fd00::1]:80 is not an address of the VIP's family"},
+		"no address":             {invalid, "is not an address of the VIP's family"},
 		"no weight":              {none, "10.0.0.0:80 has weight 0"},
 		"too many":               {weighted(many...), "65536 backends take 65536 slots"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFormat4()
-			if _, _, err := f.list(tc.service, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := new(recipes).recipe(tc.service); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q in it", err, tc.want)
 			}
 		})
 	}
 	mapped := weighted(1)
+	mapped.Frontend = tcp(addr(vip6))
 	mapped.Backends[0].Addr = addr("[::ffff:10.0.0.1]:80")
-	f := newFormat6()
-	if _, _, err := f.list(mapped, nil); err == nil {
+	if _, err := new(recipes).recipe(mapped); err == nil {
 		t.Error("a v4-mapped backend is taken for IPv6")
 	}
 }
@@ -118,8 +112,8 @@ func TestTheMemoryLayoutIsThePrograms(t *testing.T) {
 		got, want uintptr
 	}{
 		{"service", unsafe.Sizeof(bpfService{}), 32},
-		{"slot over IPv4", unsafe.Sizeof(bpfDest4{}), 8},
-		{"slot over IPv6", unsafe.Sizeof(bpfDest6{}), 24},
+		{"slot", unsafe.Sizeof(bpfSlot{}), 8},
+		{"backend", unsafe.Sizeof(bpfBackend{}), 48},
 		{"key of an IPv4 VIP", unsafe.Sizeof(bpfVip4Key{}), 8},
 		{"key of an IPv6 VIP", unsafe.Sizeof(bpfVip6Key{}), 20},
 	} {
@@ -133,8 +127,8 @@ func TestTheMemoryLayoutIsThePrograms(t *testing.T) {
 	}
 }
 
-func BenchmarkList(b *testing.B) {
-	f := newFormat4()
+func BenchmarkRecipe(b *testing.B) {
+	r := new(recipes)
 	for _, n := range []int{1, 100} {
 		weights := make([]int, n)
 		for i := range weights {
@@ -142,10 +136,11 @@ func BenchmarkList(b *testing.B) {
 		}
 		b.Run(fmt.Sprint(n, " backends"), func(b *testing.B) {
 			s := weighted(weights...)
-			var buf []bpfDest4
 			b.ReportAllocs()
 			for b.Loop() {
-				buf, _, _ = f.list(s, buf[:0])
+				if _, err := r.recipe(s); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -68,7 +69,7 @@ func childMain(text string) error {
 }
 
 func smallConfig() Config {
-	return Config{Services: 64, Slots4: 4096, Slots6: 4096}
+	return Config{Services: 64, Backends: 2048, Slots: 4096, Clients: 64, Allow: 64}
 }
 
 // bed is a place to balance in that is no other test's: a bpf file system, a
@@ -209,25 +210,15 @@ func (b *bed) sink(tb testing.TB, a string) netip.AddrPort {
 func kernelState(tb testing.TB, d *Dataplane) map[vip.Frontend]lb.Service {
 	tb.Helper()
 	out := map[vip.Frontend]lb.Service{}
-	readFamily(tb, d, d.v4, out, func(e bpfDest4) netip.AddrPort {
-		f, _ := d.v4.frontend(bpfVip4Key{Addr: e.Addr, Port: e.Port})
-		return f.Addr
-	})
-	readFamily(tb, d, d.v6, out, func(e bpfDest6) netip.AddrPort {
-		f, _ := d.v6.frontend(bpfVip6Key{Addr: e.Addr, Port: e.Port})
-		return f.Addr
-	})
+	readFamily(tb, d, d.v4, out)
+	readFamily(tb, d, d.v6, out)
 	return out
 }
 
-func readFamily[K, D comparable](tb testing.TB, d *Dataplane, f *family[K, D], out map[vip.Frontend]lb.Service, dest func(D) netip.AddrPort) {
+func readFamily[K comparable](tb testing.TB, d *Dataplane, f *family[K], out map[vip.Frontend]lb.Service) {
 	tb.Helper()
 	var key K
 	var id uint32
-	slots := d.objs.Slot4
-	if f.name == "IPv6" {
-		slots = d.objs.Slot6
-	}
 	it := f.vips.Iterate()
 	for it.Next(&key, &id) {
 		frontend, ours := f.frontend(key)
@@ -235,17 +226,25 @@ func readFamily[K, D comparable](tb testing.TB, d *Dataplane, f *family[K, D], o
 			tb.Errorf("a VIP with a scope: %+v", key)
 		}
 		var s bpfService
-		if err := d.objs.Svc.Lookup(id, &s); err != nil {
+		if err := d.objs.Services.Lookup(id, &s); err != nil {
 			tb.Fatal(err)
 		}
 		where := descriptor(s.Descriptor)
-		got := lb.Service{Frontend: frontend, Peername: where>>48&flagPeername != 0}
+		got := lb.Service{Frontend: frontend, Peername: where.flags()&flagPeername != 0}
+		if where.flags()&flagLeast != 0 {
+			got.Choice = lb.LeastActive
+		}
+		got.Affinity = affinityOf(where.flags(), s.AffinitySeconds)
 		for i := where.slots().base; i < where.slots().end(); i++ {
-			var e D
-			if err := slots.Lookup(i, &e); err != nil {
+			var slot bpfSlot
+			var b bpfBackend
+			if err := errors.Join(d.objs.Slots.Lookup(i, &slot), d.objs.Backends.Lookup(slot.Backend, &b)); err != nil {
 				tb.Fatal(err)
 			}
-			to := dest(e)
+			if b.Service != id {
+				tb.Errorf("%s has a backend of service %d", frontend.Addr, b.Service)
+			}
+			to := addrPort(b.Addr, b.Port)
 			if n := len(got.Backends); n > 0 && got.Backends[n-1].Addr == to {
 				got.Backends[n-1].Weight++
 			} else {
@@ -259,11 +258,19 @@ func readFamily[K, D comparable](tb testing.TB, d *Dataplane, f *family[K, D], o
 	}
 }
 
+func affinityOf(flags uint16, secs uint32) lb.Affinity {
+	by := map[uint16]lb.By{flagNetns: lb.ByNamespace, flagCgroup: lb.ByCgroup, flagSource: lb.BySource}[flags&flagsAffinity]
+	return lb.Affinity{By: by, Timeout: time.Duration(secs) * time.Second}
+}
+
 // wantState is kernelState of a Plan whose weights have no common divisor.
 func wantState(p *lb.Plan) map[vip.Frontend]lb.Service {
 	out := map[vip.Frontend]lb.Service{}
 	for f, s := range p.Services.All() {
-		out[f] = lb.Service{Frontend: f, Backends: s.Backends, Peername: s.Peername && f.Proto == model.TCP}
+		out[f] = lb.Service{
+			Frontend: f, Backends: s.Backends, Peername: s.Peername && f.Proto == model.TCP,
+			Choice: s.Choice, Affinity: s.Affinity,
+		}
 	}
 	return out
 }

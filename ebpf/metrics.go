@@ -2,16 +2,22 @@ package ebpf
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"waggle/lb"
+	"waggle/vip"
 )
 
 // collector reads the kernel's counters when it is asked for them.
 type collector struct {
 	reg prometheus.Registerer // nil for none
 
-	connections, refusals, services, free, waits *prometheus.Desc
+	connections, refusals, denied, failures   *prometheus.Desc // by service
+	backend, backendFailures, active, latency *prometheus.Desc // by backend
+	services, free, waits, events, repairs    *prometheus.Desc
 
 	// mu guards plane, which is nil once it is closed.
 	mu    sync.Mutex
@@ -23,13 +29,21 @@ func newMetrics(reg prometheus.Registerer, d *Dataplane) (*collector, error) {
 		return prometheus.NewDesc("waggle_ebpf_"+name, help, labels, nil)
 	}
 	c := &collector{
-		reg:         reg,
-		plane:       d,
-		connections: desc("connections_total", "Connections sent to a backend.", "vip", "protocol"),
-		refusals:    desc("refusals_total", "Connections refused for lack of a backend.", "vip", "protocol"),
-		services:    desc("services", "Services the kernel holds."),
-		free:        desc("free", "Entries of a kernel map that are not in use.", "map"),
-		waits:       desc("waits_total", "Waits for running programs, so that what they read can be used again."),
+		reg:             reg,
+		plane:           d,
+		connections:     desc("connections_total", "Connections sent to a backend; for UDP, sockets.", "vip", "protocol"),
+		refusals:        desc("refusals_total", "Connections refused for lack of a backend.", "vip", "protocol"),
+		denied:          desc("denied_total", "Connections of clients that may not connect.", "vip", "protocol"),
+		failures:        desc("failures_total", "Connections that a backend refused or did not answer, where watched.", "vip", "protocol"),
+		backend:         desc("backend_connections_total", "Connections sent to this backend since it joined the service.", "vip", "protocol", "backend"),
+		backendFailures: desc("backend_failures_total", "Connections that this backend refused or did not answer, where watched.", "vip", "protocol", "backend"),
+		active:          desc("backend_active", "Open sockets to this backend, where counted.", "vip", "protocol", "backend"),
+		latency:         desc("backend_connect_seconds", "Time to connect, averaged over about the last eight, where watched.", "vip", "protocol", "backend"),
+		services:        desc("services", "Services the kernel holds."),
+		free:            desc("free", "Entries of a kernel map that are not in use.", "map"),
+		waits:           desc("waits_total", "Waits for running programs, so that what they read can be used again."),
+		events:          desc("events_total", "Events told by the kernel, at most one a second for each service and CPU.", "what"),
+		repairs:         desc("repairs_total", "Programs and pins that somebody else removed and that were put back."),
 	}
 	if reg == nil {
 		return c, nil
@@ -42,10 +56,17 @@ func newMetrics(reg prometheus.Registerer, d *Dataplane) (*collector, error) {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.connections, c.refusals, c.services, c.free, c.waits} {
+	for _, d := range []*prometheus.Desc{
+		c.connections, c.refusals, c.denied, c.failures, c.backend, c.backendFailures, c.active, c.latency,
+		c.services, c.free, c.waits, c.events, c.repairs,
+	} {
 		out <- d
 	}
 }
+
+// maxBackendSeries is how many backends have series of their own. Where there
+// are more, all of them do without.
+const maxBackendSeries = 10_000
 
 // Collect implements prometheus.Collector. It looks at the kernel without
 // keeping Apply from its work.
@@ -56,37 +77,97 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if d == nil {
 		return
 	}
-	d.mu.Lock()
-	held := d.heldLocked()
-	free := map[string]int{bpfMapSvc: d.services.ids.room(), bpfMapSlot4: d.v4.slots.room(), bpfMapSlot6: d.v6.slots.room()}
-	waits := d.services.waits
-	d.mu.Unlock()
+	counts, err := d.counted()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.connections, err)
+		return
+	}
+	put := func(desc *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, kind, v, labels...)
+	}
+	put(c.services, prometheus.GaugeValue, float64(len(counts.services)))
+	for name, n := range counts.free {
+		put(c.free, prometheus.GaugeValue, float64(n), name)
+	}
+	put(c.waits, prometheus.CounterValue, float64(counts.waits))
+	put(c.repairs, prometheus.CounterValue, float64(counts.repairs))
+	for _, what := range []string{NoBackend, Denied, FailedConnect} {
+		put(c.events, prometheus.CounterValue, float64(counts.events[what]), what)
+	}
+	for _, s := range counts.services {
+		labels := []string{s.frontend.Addr.String(), s.frontend.Proto.String()}
+		put(c.connections, prometheus.CounterValue, float64(s.connections), labels...)
+		put(c.refusals, prometheus.CounterValue, float64(s.Refusals), labels...)
+		put(c.denied, prometheus.CounterValue, float64(s.Denied), labels...)
+		put(c.failures, prometheus.CounterValue, float64(s.Failures), labels...)
+		for _, b := range s.backends {
+			labels := append(labels, b.Addr.String())
+			put(c.backend, prometheus.CounterValue, float64(b.Connections), labels...)
+			put(c.backendFailures, prometheus.CounterValue, float64(b.Failures), labels...)
+			put(c.active, prometheus.GaugeValue, float64(b.Active), labels...)
+			put(c.latency, prometheus.GaugeValue, b.Latency.Seconds(), labels...)
+		}
+	}
+}
 
-	gauge := func(desc *prometheus.Desc, v int, labels ...string) {
-		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(v), labels...)
+// serviceCounts is what the programs counted of one service.
+type serviceCounts struct {
+	bpfCounters
+	frontend    vip.Frontend
+	connections uint64
+	backends    []lb.BackendStats // nil where there are too many of them
+}
+
+type counts struct {
+	services       []serviceCounts
+	free           map[string]int
+	events         map[string]uint64
+	waits, repairs uint64
+}
+
+// counted reads what is counted. It keeps Apply waiting only while it reads
+// memory.
+func (d *Dataplane) counted() (counts, error) {
+	d.mu.Lock()
+	s := d.services
+	if s == nil {
+		d.mu.Unlock()
+		return counts{}, nil
 	}
-	counter := func(desc *prometheus.Desc, v uint64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(v), labels...)
+	held := d.heldLocked()
+	c := counts{waits: s.waits, repairs: d.repairs, services: make([]serviceCounts, 0, len(held))}
+	c.free = map[string]int{
+		bpfMapServices: s.freeIDs.room(), bpfMapSlots: s.freeSlots.room(), bpfMapBackends: s.freeBackends.room(),
+		bpfMapAllow: int(d.objs.Allow.MaxEntries()) - s.allow.n,
 	}
-	gauge(c.services, len(held))
-	for name, n := range free {
-		gauge(c.free, n, name)
-	}
-	counter(c.waits, waits)
-	var perCPU []bpfCounters
+	few := len(s.backends)-c.free[bpfMapBackends] <= maxBackendSeries
 	for f, id := range held {
-		if err := d.objs.StSvc.Lookup(id, &perCPU); err != nil {
-			out <- prometheus.NewInvalidMetric(c.connections, err)
-			return
+		one := serviceCounts{frontend: f, connections: s.elems[id].Departed}
+		for b := range s.stats(id) {
+			one.connections += b.Connections
+			if few {
+				one.backends = append(one.backends, b)
+			}
 		}
-		var sum bpfCounters
-		for _, n := range perCPU {
-			sum.Connections += n.Connections
-			sum.Refusals += n.Refusals
-		}
-		counter(c.connections, sum.Connections, f.Addr.String(), f.Proto.String())
-		counter(c.refusals, sum.Refusals, f.Addr.String(), f.Proto.String())
+		c.services = append(c.services, one)
 	}
+	d.mu.Unlock()
+	var perCPU []bpfCounters
+	for i := range c.services {
+		one := &c.services[i]
+		if err := d.objs.Counts.Lookup(held[one.frontend], &perCPU); err != nil {
+			return c, err
+		}
+		for _, n := range perCPU {
+			one.Refusals += n.Refusals
+			one.Denied += n.Denied
+			one.Failures += n.Failures
+		}
+	}
+	d.events.mu.Lock()
+	c.events = maps.Clone(d.events.counts)
+	d.events.mu.Unlock()
+	return c, nil
 }
 
 // close ends what the collector has to say. A nil collector has nothing to say.

@@ -51,12 +51,29 @@ func TestMetricsAreWhatTheKernelCounted(t *testing.T) {
 		"refusals_total{tcp,[fd01::1]:80}":    0,
 		"refusals_total{tcp,11.0.0.2:80}":     2,
 		"services{}":                          3,
-		"free{slot4}":                         float64(b.cfg.Slots4 - 2),
-		"free{slot6}":                         float64(b.cfg.Slots6 - 1),
-		"free{svc}":                           float64(b.cfg.Services - 3),
+		"free{slots}":                         float64(b.cfg.Slots - 3),
+		"free{backends}":                      float64(b.cfg.Backends - 2),
+		"free{services}":                      float64(b.cfg.Services - 3),
+		"free{allow}":                         float64(b.cfg.Allow),
 		"waits_total{}":                       0,
+		"repairs_total{}":                     0,
 	}
-	if diff := cmp.Diff(want, values(t, reg)); diff != "" {
+	for f, to := range map[string]string{vip4: to4.String(), vip6: to6.String()} {
+		labels := fmt.Sprintf("{%s,tcp,%s}", to, f)
+		want["backend_connections_total"+labels] = want["connections_total{tcp,"+f+"}"]
+		want["backend_failures_total"+labels], want["backend_active"+labels], want["backend_connect_seconds"+labels] = 0, 0, 0
+	}
+	for _, f := range []string{vip4, vip6, "11.0.0.2:80"} {
+		want["denied_total{tcp,"+f+"}"], want["failures_total{tcp,"+f+"}"] = 0, 0
+	}
+	for _, what := range []string{NoBackend, Denied, FailedConnect} {
+		want["events_total{"+what+"}"] = 0
+	}
+	got := values(t, reg)
+	// The kernel tells of a refusal in its own time.
+	delete(want, "events_total{no backend}")
+	delete(got, "events_total{no backend}")
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 	// A service that takes over the id of another starts from zero.

@@ -9,9 +9,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +18,7 @@ const (
 	bpffs = "/sys/fs/bpf"
 	// schema names the layout of the maps in bpf/maps.h. State of another
 	// layout lives in another folder and is never read.
-	schema = "v1"
+	schema = "v2"
 	// linkPrefix sets the pins of links apart from those of maps, which are
 	// named as in bpf/maps.h. The bpf file system refuses dots in names.
 	linkPrefix = "link_"
@@ -29,6 +27,7 @@ const (
 // pins is the folder of the state that outlives us, and our lock on it.
 type pins struct {
 	dir   string // of our schema
+	older string // of the schema before, or "" where there is none to take over
 	fresh bool   // dir did not exist before
 	lock  *os.File
 }
@@ -45,6 +44,9 @@ func openPins(root string) (*pins, error) {
 		return nil, err
 	}
 	p := &pins{dir: filepath.Join(root, schema), lock: lock}
+	if v1 := filepath.Join(root, "v1"); isDir(v1) {
+		p.older = v1
+	}
 	err = os.Mkdir(p.dir, 0o700)
 	p.fresh = err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -53,9 +55,15 @@ func openPins(root string) (*pins, error) {
 	return p, nil
 }
 
-// abandon removes what a first Open that failed has pinned.
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
+}
+
+// abandon removes what a first Open that failed has pinned, unless links of an
+// older layout may lead there by now.
 func (p *pins) abandon() error {
-	if !p.fresh {
+	if !p.fresh || p.older != "" {
 		return nil
 	}
 	_, err := removePins(p.dir)
@@ -109,36 +117,6 @@ func lockDir(dir string) (*os.File, error) {
 		err = ErrInUse
 	}
 	return nil, fmt.Errorf("lock pin folder %s: %w", dir, err)
-}
-
-// load loads the programs with the maps that are pinned, and pins those that
-// are not.
-func (p *pins) load(cfg Config, objs *bpfObjects, log *zap.Logger) error {
-	spec, err := loadBpf()
-	if err != nil {
-		return err
-	}
-	for name, size := range map[string]int{
-		bpfMapVip4: cfg.Services, bpfMapVip6: cfg.Services, bpfMapSvc: cfg.Services, bpfMapStSvc: cfg.Services,
-		bpfMapSlot4: cfg.Slots4, bpfMapSlot6: cfg.Slots6,
-	} {
-		spec.Maps[name].MaxEntries = uint32(size)
-		pinned, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, name), nil)
-		if err != nil {
-			continue // not there, or LoadAndAssign says what is wrong with it
-		}
-		if n := pinned.MaxEntries(); n != uint32(size) {
-			log.Warn("pinned map keeps its size until `waggle unload`",
-				zap.String("map", name), zap.Uint32("size", n), zap.Int("configured", size))
-			spec.Maps[name].MaxEntries = n
-		}
-		pinned.Close()
-	}
-	err = spec.LoadAndAssign(objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.dir}})
-	if err != nil {
-		return explain("load programs", err)
-	}
-	return nil
 }
 
 func (p *pins) linkPath(name string) string { return filepath.Join(p.dir, linkPrefix+name) }
