@@ -52,7 +52,7 @@ func (w *world) addRecovered(raw json.RawMessage) {
 // empty reports whether the picture shows a master without any agent, as one
 // does that has not recovered yet.
 func (w *world) empty() bool {
-	return w.agents.Len() == 0 && len(w.recovered) == 0 && len(w.tasks) == 0
+	return w.agents.Len() == 0 && len(w.recovered) == 0 && w.tasks.len() == 0
 }
 
 // adopt completes a picture with what it may lack only because its master is
@@ -118,7 +118,7 @@ func (w *world) hold(id string, since, until time.Time) *hold {
 
 // keepTask holds t if its agent is one that has not been told of.
 func (w *world) keepTask(app *model.App, t *model.Task, now time.Time) {
-	if w.tasks[t.Key] != nil {
+	if w.tasks.get(t.Key) != nil {
 		return
 	}
 	agent, ok := w.before.Agents.Get(t.AgentID)
@@ -246,7 +246,7 @@ func (w *world) sweep() {
 			break
 		}
 		w.ended = w.ended[1:]
-		if r := e.record; w.tasks[r.task.Key] == r && r.task.State == model.Terminal {
+		if r := e.record; w.tasks.get(r.task.Key) == r && r.task.State == model.Terminal {
 			w.drop(r.task.Key)
 		}
 	}

@@ -89,6 +89,7 @@ func (s *Source) pollOnce(ctx context.Context, master *url.URL) (*answer, error)
 		return nil, err
 	}
 	defer a.body.Close()
+	defer frugally()()
 	s.turn.Lock()
 	w := newWorld(s.last)
 	s.turn.Unlock()

@@ -148,12 +148,12 @@ func TestRecordedStatesAreBelievedOrNot(t *testing.T) {
 		"upstream/mesos-v0/state-1.2.0-healthy-tasks-in-mesos-and-marathon.json": {3, 0},
 	} {
 		w, err := read(path)
-		if err != nil || len(w.tasks) != want.tasks || len(w.recovered) != want.recovered {
-			t.Errorf("%s: %d tasks, %d recovered agents, %v", path, len(w.tasks), len(w.recovered), err)
+		if err != nil || w.tasks.len() != want.tasks || len(w.recovered) != want.recovered {
+			t.Errorf("%s: %d tasks, %d recovered agents, %v", path, w.tasks.len(), len(w.recovered), err)
 		}
 	}
 	// Without a quorum it says that it leads, and shows nothing.
 	if w, err := read("mesos-1.12/leaderless/quorum-missing/get-state.body"); err != nil || !w.empty() {
-		t.Errorf("a master without a quorum told of %d tasks, %v", len(w.tasks), err)
+		t.Errorf("a master without a quorum told of %d tasks, %v", w.tasks.len(), err)
 	}
 }

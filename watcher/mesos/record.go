@@ -55,10 +55,36 @@ type status struct {
 	labels    []v1Label
 }
 
-// newRecord reads one task of the v1 API.
-func newRecord(raw json.RawMessage) *record {
-	var t v1Task
-	err := readInto(raw, &t)
+// scratch is memory for reading one task after the other: what a task is read
+// into is most of the garbage of a picture.
+type scratch struct {
+	task     v1Task
+	statuses []status
+}
+
+// clean empties the task and keeps the memory of its lists. encoding/json does
+// not clear what it finds in a list.
+func (s *scratch) clean() *v1Task {
+	t := &s.task
+	resources, statuses, labels := t.Resources[:cap(t.Resources)], t.Statuses[:cap(t.Statuses)], t.Labels.Labels[:cap(t.Labels.Labels)]
+	for i := range resources {
+		ranges := resources[i].Ranges.Range[:cap(resources[i].Ranges.Range)]
+		clear(ranges)
+		resources[i] = v1Resource{}
+		resources[i].Ranges.Range = ranges[:0]
+	}
+	clear(statuses)
+	clear(labels)
+	clear(s.statuses)
+	*t = v1Task{Resources: resources[:0], Statuses: statuses[:0]}
+	t.Labels.Labels = labels[:0]
+	return t
+}
+
+// newRecord reads one task of the v1 API. Nothing of it stays in s.
+func newRecord(raw json.RawMessage, s *scratch) *record {
+	t := s.clean()
+	err := readInto(raw, t)
 	r := &record{
 		task: &model.Task{
 			Key:       model.TaskKey{FrameworkID: t.FrameworkID.Value, ID: t.TaskID.Value},
@@ -71,11 +97,11 @@ func newRecord(raw json.RawMessage) *record {
 			Labels:    modelLabels(t.Labels.Labels),
 		},
 	}
-	statuses := make([]status, len(t.Statuses))
-	for i, s := range t.Statuses {
-		statuses[i] = s.status()
+	s.statuses = s.statuses[:0]
+	for _, one := range t.Statuses {
+		s.statuses = append(s.statuses, one.status())
 	}
-	r.describe(t.HealthCheck != nil, statuses, err)
+	r.describe(bool(t.HealthCheck), s.statuses, err)
 	return r
 }
 
@@ -221,6 +247,11 @@ func (r *record) join(agent *model.Agent, framework *model.Framework) {
 func share(t, like *model.Task) {
 	if t.Name == like.Name {
 		t.Name = like.Name
+	}
+	for i := range t.Addrs {
+		if len(like.Addrs) > 0 && t.Addrs[i].Network == like.Addrs[0].Network {
+			t.Addrs[i].Network = like.Addrs[0].Network
+		}
 	}
 	if reflect.DeepEqual(t.Discovery, like.Discovery) {
 		t.Discovery = like.Discovery

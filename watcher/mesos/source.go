@@ -288,7 +288,7 @@ func (s *Source) publishLocked(leader netip.AddrPort) {
 	snap.Leader = leader
 	snap.Masters = s.masters.addrs()
 	s.last = snap
-	s.metrics.tasks.Set(float64(len(s.world.tasks)))
+	s.metrics.tasks.Set(float64(s.world.tasks.len()))
 	s.metrics.agents.Set(float64(snap.Agents.Len()))
 	s.metrics.frameworks.Set(float64(snap.Frameworks.Len()))
 	s.metrics.heldAgents.Set(float64(snap.Held.Len()))

@@ -176,6 +176,7 @@ func (st *subscription) run(body io.Reader) error {
 // that nobody else sees until it is complete. A heartbeat may come before it
 // (Mesos 1.5.0).
 func (st *subscription) takePicture(r *recordReader) error {
+	defer frugally()()
 	st.scanner.reset(r)
 	err := errors.Join(st.handler.read(st.scanner, st.plan), st.broken)
 	if err == nil && st.world == nil && st.kind == "SUBSCRIBED" {
@@ -195,7 +196,7 @@ func (st *subscription) takePicture(r *recordReader) error {
 	}
 	st.complete = true
 	s.log.Info("following master", zap.Stringer("leader", st.leader),
-		zap.Int("tasks", len(st.world.tasks)), zap.Int("agents awaited", len(st.world.holds)))
+		zap.Int("tasks", st.world.tasks.len()), zap.Int("agents awaited", len(st.world.holds)))
 	if len(st.world.holds) > 0 {
 		st.awaited()
 	}

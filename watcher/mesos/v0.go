@@ -30,11 +30,11 @@ type v0Task struct {
 	Resources   struct {
 		Ports string `json:"ports"`
 	} `json:"resources"`
-	Statuses    []v0Status       `json:"statuses"`
-	Labels      []v1Label        `json:"labels"`
-	Discovery   *discovery       `json:"discovery"`
-	Container   *container       `json:"container"`
-	HealthCheck *json.RawMessage `json:"health_check"`
+	Statuses    []v0Status `json:"statuses"`
+	Labels      []v1Label  `json:"labels"`
+	Discovery   *discovery `json:"discovery"`
+	Container   *container `json:"container"`
+	HealthCheck present    `json:"health_check"`
 }
 
 type v0Status struct {
@@ -104,8 +104,8 @@ func (w *world) oldFrameworks() *visit {
 func (w *world) addOldTask(raw json.RawMessage, framework string) {
 	r := oldRecord(raw, framework)
 	// Some frameworks gave one id to tasks of several apps; each counts.
-	if same := w.tasks[r.task.Key]; same != nil && same.app() != r.app() {
-		delete(w.tasks, r.task.Key)
+	if same := w.tasks.get(r.task.Key); same != nil && same.app() != r.app() {
+		w.tasks.remove(r.task.Key)
 	}
 	w.put(r)
 }
@@ -135,7 +135,7 @@ func oldRecord(raw json.RawMessage, framework string) *record {
 	for i, s := range t.Statuses {
 		statuses[i] = status{s.State, s.Timestamp, s.Healthy, s.ContainerStatus, s.Labels}
 	}
-	r.describe(t.HealthCheck != nil, statuses, err, rangesErr)
+	r.describe(bool(t.HealthCheck), statuses, err, rangesErr)
 	return r
 }
 

@@ -1,7 +1,6 @@
 package mesos
 
 import (
-	"encoding/json"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -31,17 +30,26 @@ type v1Label struct {
 }
 
 type v1Task struct {
-	Name        string           `json:"name"`
-	TaskID      v1ID             `json:"task_id"`
-	FrameworkID v1ID             `json:"framework_id"`
-	AgentID     v1ID             `json:"agent_id"`
-	State       string           `json:"state"`
-	Resources   []v1Resource     `json:"resources"`
-	Statuses    []v1Status       `json:"statuses"`
-	Labels      v1Labels         `json:"labels"`
-	Discovery   *discovery       `json:"discovery"`
-	Container   *container       `json:"container"`
-	HealthCheck *json.RawMessage `json:"health_check"`
+	Name        string       `json:"name"`
+	TaskID      v1ID         `json:"task_id"`
+	FrameworkID v1ID         `json:"framework_id"`
+	AgentID     v1ID         `json:"agent_id"`
+	State       string       `json:"state"`
+	Resources   []v1Resource `json:"resources"`
+	Statuses    []v1Status   `json:"statuses"`
+	Labels      v1Labels     `json:"labels"`
+	Discovery   *discovery   `json:"discovery"`
+	Container   *container   `json:"container"`
+	HealthCheck present      `json:"health_check"`
+}
+
+// present notes that a value is there, and keeps nothing of it.
+type present bool
+
+// UnmarshalJSON takes any value; null is as good as none.
+func (p *present) UnmarshalJSON(text []byte) error {
+	*p = string(text) != "null"
+	return nil
 }
 
 type v1Resource struct {

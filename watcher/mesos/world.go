@@ -25,7 +25,7 @@ const (
 type world struct {
 	agents     *model.Editor[string, *model.Agent]
 	frameworks *model.Editor[string, *model.Framework]
-	tasks      map[model.TaskKey]*record
+	tasks      *taskSet
 	apps       map[model.AppKey][]*record // sorted by task id
 	members    map[string][]*record       // by agent id
 	removed    map[string]time.Time       // agents, since when
@@ -35,6 +35,7 @@ type world struct {
 	held       *model.Editor[string, *model.Hold]
 	kept       map[string]time.Time // frameworks that the picture lacked, until when
 	due        time.Time            // when sweep has something to do; zero for never
+	scratch    scratch              // for reading one task
 	names      map[string]string    // one copy of ids that very many tasks hold
 
 	unresolved map[string]string        // host name by agent or framework id
@@ -58,7 +59,7 @@ func newWorld(before *model.Snapshot) *world {
 	w := &world{
 		agents:     model.Groups[string, *model.Agent]{}.Edit(),
 		frameworks: model.Groups[string, *model.Framework]{}.Edit(),
-		tasks:      map[model.TaskKey]*record{},
+		tasks:      newTaskSet(),
 		apps:       map[model.AppKey][]*record{},
 		members:    map[string][]*record{},
 		removed:    map[string]time.Time{},
@@ -117,7 +118,7 @@ func (w *world) noted(kind, id string, err error) bool {
 	return true
 }
 
-func (w *world) addTask(raw json.RawMessage) { w.put(newRecord(raw)) }
+func (w *world) addTask(raw json.RawMessage) { w.put(newRecord(raw, &w.scratch)) }
 
 // put takes a description, replacing the whole record of an equal key.
 func (w *world) put(r *record) {
@@ -146,7 +147,7 @@ func (w *world) insert(r *record) (before *record) {
 	app := r.app()
 	i, _ := slices.BinarySearchFunc(w.apps[app], r.task.Key.ID, byID)
 	w.apps[app] = slices.Insert(w.apps[app], i, r)
-	w.tasks[r.task.Key] = r
+	w.tasks.add(r)
 	w.members[r.task.AgentID] = append(w.members[r.task.AgentID], r)
 	w.dirty[app] = struct{}{}
 	if i == 0 {
@@ -164,11 +165,11 @@ func (w *world) name(s string) string {
 }
 
 func (w *world) drop(key model.TaskKey) {
-	r := w.tasks[key]
+	r := w.tasks.get(key)
 	if r == nil {
 		return
 	}
-	delete(w.tasks, key)
+	w.tasks.remove(key)
 	app := r.app()
 	without(w.apps, app, r)
 	without(w.members, r.task.AgentID, r)
@@ -199,7 +200,7 @@ func (w *world) updateTask(raw json.RawMessage) error {
 		w.wrong(key.ID, &fieldError{"task_updated", "", errors.Join(errors.New("task_id or framework_id missing or unreadable"), err)})
 		return nil
 	}
-	r := w.tasks[key]
+	r := w.tasks.get(key)
 	switch state := parseState(u.State); {
 	case state == model.Terminal:
 		w.drop(key)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mesos
+
+const raceEnabled = false
