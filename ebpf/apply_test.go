@@ -22,6 +22,8 @@ type walker struct {
 	services model.Groups[vip.Frontend, *lb.Service]
 }
 
+func newWalker(seed uint64) *walker { return &walker{r: rand.New(rand.NewPCG(seed, 2))} }
+
 func (w *walker) next() *lb.Plan {
 	e := w.services.Edit()
 	for range 1 + w.r.IntN(6) {
@@ -92,7 +94,7 @@ func TestAWalkEndsWhereAFreshStartDoes(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			b := newBed(t)
-			w := walker{r: rand.New(rand.NewPCG(seed, 2))}
+			w := newWalker(seed)
 			d := b.open(t)
 			var last *lb.Plan
 			for range 60 {
@@ -126,7 +128,7 @@ func TestAWalkThroughFullMaps(t *testing.T) {
 	b := newBed(t)
 	b.cfg.Services, b.cfg.Slots, b.cfg.Backends = 12, 120, 70
 	d := b.open(t)
-	w := walker{r: rand.New(rand.NewPCG(4, 2))}
+	w := newWalker(4)
 	want := map[vip.Frontend]lb.Service{}
 	failures := 0
 	for range 80 {
