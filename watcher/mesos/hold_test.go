@@ -140,6 +140,15 @@ func TestTasksOfAgentsThatHaveNotRegisteredAreHeld(t *testing.T) {
 			h.play(recovering, mesostest.AgentRemoved("A"))
 			return h.pass(keepRemoved)
 		}, "2 held: B"},
+		{"an agent that has vanished without a word is not waited for", func(h *heir) *model.Snapshot {
+			h.play(mesostest.TaskUpdated(in(task1, "TASK_UNREACHABLE")), mesostest.TaskUpdated(in(three, "TASK_LOST")))
+			return h.play(mesostest.FailedOver(15, nil, []string{"B"}, nil, nil))
+		}, "2 held: B"},
+		{"and brings its tasks when it returns", func(h *heir) *model.Snapshot {
+			h.play(mesostest.TaskUpdated(in(task1, "TASK_UNREACHABLE")), mesostest.TaskUpdated(in(three, "TASK_LOST")))
+			h.play(mesostest.FailedOver(15, nil, []string{"B"}, nil, nil))
+			return h.play(mesostest.AgentAdded(agentA), mesostest.TaskAdded(task1))
+		}, "1 2 held: B"},
 		{"an agent that is there without a task is believed", func(h *heir) *model.Snapshot {
 			return h.play(mesostest.FailedOver(15, objects{agentA}, []string{"B"}, objects{fw}, []mesostest.Task{three}))
 		}, "2 3 held: B"},

@@ -11,8 +11,14 @@ import (
 func (w *world) addAgent(raw json.RawMessage) {
 	var a v1Agent
 	err := readInto(raw, &a)
+	w.agentsTold++
+	w.putAgent(a.model(), a.PID, err)
+}
+
+// model returns the agent without its address.
+func (a *v1Agent) model() model.Agent {
 	i := a.AgentInfo
-	w.putAgent(model.Agent{ID: i.ID.Value, Hostname: i.Hostname, Port: i.Port, Active: a.Active == nil || *a.Active}, a.PID, err)
+	return model.Agent{ID: i.ID.Value, Hostname: i.Hostname, Port: i.Port, Active: a.Active == nil || *a.Active}
 }
 
 // putAgent takes the address from pid, else from the host name, which may have

@@ -54,6 +54,9 @@ type Config struct {
 	// of it: each time costs the master about as much as a new stream.
 	Poll         Poll
 	PollInterval time.Duration
+	// AgentsEvery is after how long at most, and half of that at least, the agents
+	// are asked for anew beside the stream.
+	AgentsEvery time.Duration
 	// ReregisterTimeout is how long agents may take to register with a new
 	// master, where it does not say: their tasks are served meanwhile.
 	ReregisterTimeout time.Duration
@@ -79,6 +82,7 @@ func DefaultConfig() Config {
 
 		Poll:              PollRefused,
 		PollInterval:      30 * time.Second,
+		AgentsEvery:       10 * time.Minute,
 		ReregisterTimeout: 10 * time.Minute,
 		EmptyHold:         10 * time.Minute,
 	}

@@ -37,7 +37,7 @@ type subscription struct {
 	watchdog *time.Timer
 	patience time.Duration // what the watchdog is set to
 	sweeper  *time.Timer   // to drop what no event takes away
-	awaited  func()        // called when the picture waits for agents
+	pictured func()        // called when there is a picture
 
 	handler *handler
 	scanner *scanner
@@ -76,7 +76,12 @@ func (s *Source) stream(ctx context.Context, master *url.URL) (followed bool, er
 	})
 	defer st.watchdog.Stop()
 	defer st.end()
-	st.awaited = func() { g.Go(func() { s.learnPatience(ctx, a.at, st.world) }) }
+	st.pictured = func() {
+		g.Go(func() { s.refreshAgents(ctx, a.at, st.world) })
+		if len(st.world.holds) > 0 {
+			g.Go(func() { s.learnPatience(ctx, a.at, st.world) })
+		}
+	}
 	err = st.run(a.body)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -197,9 +202,7 @@ func (st *subscription) takePicture(r *recordReader) error {
 	st.complete = true
 	s.log.Info("following master", zap.Stringer("leader", st.leader),
 		zap.Int("tasks", st.world.tasks.len()), zap.Int("agents awaited", len(st.world.holds)))
-	if len(st.world.holds) > 0 {
-		st.awaited()
-	}
+	st.pictured()
 	return nil
 }
 

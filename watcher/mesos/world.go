@@ -30,6 +30,7 @@ type world struct {
 	members    map[string][]*record       // by agent id
 	removed    map[string]time.Time       // agents, since when
 	ended      []ending                   // in order of time
+	agentsTold int                        // how often an agent was told of
 	recovered  map[string]struct{}        // agents that the master knew of the picture from its registry only
 	holds      map[string]*hold           // by agent id
 	held       *model.Editor[string, *model.Hold]

@@ -73,10 +73,9 @@ var errNotConnected = errors.New("not connected to a ZooKeeper server")
 
 // New returns a Detector. reg may be nil.
 func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) *Detector {
-	return &Detector{
-		cfg: cfg, log: log, metrics: newMetrics(reg),
-		status: Status{Changed: time.Now()},
-	}
+	d := &Detector{cfg: cfg, log: log, status: Status{Changed: time.Now()}}
+	d.metrics = newMetrics(reg, d.Status)
+	return d
 }
 
 // Location returns where the election is.

@@ -1,6 +1,8 @@
 package zk
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -13,9 +15,19 @@ type metrics struct {
 	errors    prometheus.Counter
 }
 
-// newMetrics registers the metrics at reg, which may be nil.
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics registers the metrics at reg, which may be nil. status returns what
+// is seen.
+func newMetrics(reg prometheus.Registerer, status func() Status) *metrics {
 	f := promauto.With(reg)
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "waggle_zookeeper_unseen_seconds", Help: "Time for which there has been no session; 0 while there is one.",
+	}, func() float64 {
+		s := status()
+		if s.Connected {
+			return 0
+		}
+		return time.Since(s.Changed).Seconds()
+	})
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: "waggle_zookeeper_" + name, Help: help})
 	}
