@@ -152,6 +152,22 @@ func (n *Namespace) Addr(tb testing.TB, link string, addr netip.Prefix) {
 	n.Must(tb, func() error { return setUp(link, addr) })
 }
 
+// DelAddr takes an address from the named interface.
+func (n *Namespace) DelAddr(tb testing.TB, link string, addr netip.Prefix) {
+	tb.Helper()
+	n.Must(tb, func() error {
+		l, err := netlink.LinkByName(link)
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr(addr.String())
+		if err != nil {
+			return err
+		}
+		return netlink.AddrDel(l, a)
+	})
+}
+
 func setUp(name string, addr netip.Prefix) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
