@@ -126,6 +126,7 @@ func TestThereAreEnoughChecksEachWithAName(t *testing.T) {
 func TestConformance(t *testing.T) {
 	z := testZone()
 	t.Run("waggle", func(t *testing.T) {
+		t.Parallel()
 		cfg := DefaultServerConfig()
 		cfg.Idle, cfg.Transfer = 2*time.Second, []netip.Prefix{netip.PrefixFrom(friend, 32)}
 		s := serve(t, cfg, func() *Zone { return z }, nil)

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -210,16 +209,11 @@ func (s *Server) later(j job) {
 	}
 }
 
-// work answers jobs until ctx ends.
-func (s *Server) work(ctx context.Context, t *tally) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case j := <-s.jobs:
-			if out := s.handle(j.packet, j.client, t); out != nil {
-				j.reply(out)
-			}
+// work answers jobs until there will be no more.
+func (s *Server) work(t *tally) {
+	for j := range s.jobs {
+		if out := s.handle(j.packet, j.client, t); out != nil {
+			j.reply(out)
 		}
 	}
 }

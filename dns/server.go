@@ -3,10 +3,11 @@ package dns
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,14 @@ type ServerConfig struct {
 	Readers int
 	// Loop is how UDP sockets are read.
 	Loop Loop
+	// Inherited are sockets that were opened before the process started. Those
+	// on an address of Listen are used for it, others beside it. The Server
+	// closes all. They outlive it elsewhere, so no query is lost at a restart.
+	Inherited []*os.File
+	// Handover lets the next Server of the same user listen before this one has
+	// ended, and this one before the last has: then, too, no query over UDP is
+	// lost. Two that go on side by side get half of the queries each.
+	Handover bool
 	// Allow are the networks that are answered, all others get REFUSED and
 	// nothing else; nil is everybody.
 	Allow []netip.Prefix
@@ -79,7 +88,8 @@ type Server struct {
 	jobs    chan job
 }
 
-// socket is what answers on one address.
+// socket is what answers on one address, either nil if only the other was
+// inherited.
 type socket struct {
 	udp *udpPort
 	tcp *net.TCPListener
@@ -105,53 +115,20 @@ func apexes(z *Zone) (out []string) {
 	return out
 }
 
-// Listen opens the sockets, all or none. Run closes them.
-func (s *Server) Listen() error {
-	for _, addr := range s.cfg.Listen {
-		sock, err := s.listen(addr)
-		if err != nil {
-			s.close()
-			s.sockets = nil
-			return fmt.Errorf("listen for DNS on %s: %w", addr, err)
-		}
-		s.sockets = append(s.sockets, sock)
-	}
-	return nil
-}
-
-// listen opens both sockets of addr. A port that the kernel chose for UDP may
-// be taken for TCP, so that is tried again.
-func (s *Server) listen(addr netip.AddrPort) (socket, error) {
-	var err error
-	for range 8 {
-		var sock socket
-		if sock.udp, err = listenUDP(addr, s.cfg.Readers, s.cfg.Loop); err != nil {
-			return socket{}, err
-		}
-		sock.tcp, err = net.ListenTCP(tcpNetwork(addr), net.TCPAddrFromAddrPort(sock.udp.addr))
-		if err == nil {
-			return sock, nil
-		}
-		sock.udp.close()
-		if addr.Port() != 0 {
-			break
-		}
-	}
-	return socket{}, err
-}
-
 // Addrs returns the addresses listened on, in the order configured, with their
 // real ports.
 func (s *Server) Addrs() []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, sock := range s.sockets {
-		out = append(out, sock.udp.addr)
+		if sock.udp != nil {
+			out = append(out, sock.udp.addr)
+		}
 	}
 	return out
 }
 
 // Run answers on what Listen opened until ctx ends, then closes it, waits for
-// the queries it has read and returns ctx's error.
+// the queries it has read and returns ctx's error. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	// A reader that waits for packets may hold on to a slot of the scheduler.
 	if s.cfg.Loop.raw() {
@@ -162,11 +139,16 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.close()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, sock := range s.sockets {
-		g.Go(func() error { return s.serveUDP(ctx, sock.udp) })
-		g.Go(func() error { return s.serveTCP(ctx, sock.tcp, s.metrics.newTally(protoTCP)) })
+		if sock.udp != nil {
+			g.Go(func() error { return s.serveUDP(ctx, sock.udp) })
+		}
+		if sock.tcp != nil {
+			g.Go(func() error { return s.serveTCP(ctx, sock.tcp, s.metrics.newTally(protoTCP)) })
+		}
 	}
+	var workers sync.WaitGroup
 	for range max(1, s.cfg.Readers) {
-		g.Go(func() error { return s.work(ctx, s.metrics.newTally(protoUDP)) })
+		workers.Go(func() { s.work(s.metrics.newTally(protoUDP)) })
 	}
 	g.Go(func() error { return s.queries.run(ctx) })
 	g.Go(func() error { return s.rollCookies(ctx) })
@@ -175,21 +157,30 @@ func (s *Server) Run(ctx context.Context) error {
 		s.shut()
 		return ctx.Err()
 	})
-	return g.Wait()
+	err := g.Wait()
+	close(s.jobs) // nobody reads any more
+	workers.Wait()
+	return err
 }
 
 // shut ends whoever reads.
 func (s *Server) shut() {
 	for _, sock := range s.sockets {
-		sock.udp.shut()
-		_ = sock.tcp.Close()
+		if sock.udp != nil {
+			sock.udp.shut()
+		}
+		if sock.tcp != nil {
+			_ = sock.tcp.Close()
+		}
 	}
 }
 
 func (s *Server) close() {
 	s.shut()
 	for _, sock := range s.sockets {
-		sock.udp.close()
+		if sock.udp != nil {
+			sock.udp.close()
+		}
 	}
 }
 

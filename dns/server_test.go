@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for what should happen at once.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 func local(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)

@@ -2,7 +2,6 @@ package dns
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -50,81 +49,26 @@ type udpPort struct {
 	raw   []*wire.Socket // of the raw loop
 }
 
-func listenUDP(addr netip.AddrPort, readers int, loop Loop) (*udpPort, error) {
-	first, err := openUDP(addr, false)
-	if err != nil {
-		return nil, err
-	}
-	p := &udpPort{addr: first.LocalAddr().(*net.UDPAddr).AddrPort(), conns: []*net.UDPConn{first}}
-	// The first socket is bound alone, so that an address in use is an error even
-	// if whoever uses it would share. Then it admits the others.
-	if err := p.share(max(1, readers)); err != nil {
-		p.close()
-		return nil, err
-	}
+// newUDPPort makes conns, all of one address, what loop reads.
+func newUDPPort(conns []*net.UDPConn, loop Loop, borrowed bool) (*udpPort, error) {
+	p := &udpPort{addr: conns[0].LocalAddr().(*net.UDPAddr).AddrPort(), conns: conns}
 	if !loop.raw() {
 		return p, nil
 	}
-	for i, conn := range p.conns {
-		s, err := wire.NewSocket(conn, addr.Addr().IsUnspecified())
+	for i, conn := range conns {
+		s, err := wire.NewSocket(conn, p.addr.Addr().IsUnspecified())
 		if err != nil {
-			p.conns = p.conns[i:]
+			p.conns = conns[i:]
 			p.close()
 			return nil, err
+		}
+		if borrowed {
+			s.Borrow()
 		}
 		p.raw = append(p.raw, s)
 	}
 	p.conns = nil
 	return p, nil
-}
-
-// share opens further sockets on the same address, until there are n.
-func (p *udpPort) share(n int) error {
-	if n == 1 {
-		return nil
-	}
-	if err := setSocket(p.conns[0], unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil {
-		return fmt.Errorf("share address: %w", err)
-	}
-	for len(p.conns) < n {
-		conn, err := openUDP(p.addr, true)
-		if err != nil {
-			return err
-		}
-		p.conns = append(p.conns, conn)
-	}
-	return nil
-}
-
-// openUDP opens one socket, on an address that others have too if it is shared.
-func openUDP(addr netip.AddrPort, shared bool) (*net.UDPConn, error) {
-	network := "udp4"
-	if addr.Addr().Is6() {
-		network = "udp"
-	}
-	var lc net.ListenConfig
-	if shared {
-		lc.Control = func(_, _ string, raw syscall.RawConn) error { return setRaw(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT) }
-	}
-	pc, err := lc.ListenPacket(context.Background(), network, addr.String())
-	if err != nil {
-		return nil, err
-	}
-	conn := pc.(*net.UDPConn)
-	err = conn.SetReadBuffer(udpBuffer)
-	if err == nil && addr.Addr().IsUnspecified() {
-		// Clients drop a reply from another address than the one they asked.
-		if addr.Addr().Is6() {
-			err = setSocket(conn, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO)
-		} else {
-			err = setSocket(conn, unix.IPPROTO_IP, unix.IP_PKTINFO)
-		}
-	}
-	if err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("set up socket: %w", err)
-	}
-	return conn, nil
 }
 
 func setSocket(conn *net.UDPConn, level, option int) error {

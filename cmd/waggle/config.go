@@ -39,7 +39,9 @@ type stateConfig struct {
 }
 
 type dnsConfig struct {
-	Listen     []string      `yaml:"listen" help:"addresses to answer DNS on, host:port, UDP and TCP"`
+	Listen     []string      `yaml:"listen" help:"addresses to answer DNS on, UDP and TCP: address:port, or interface:port for all that the interface has at the start"`
+	Addresses  []string      `yaml:"addresses" help:"addresses to answer DNS on, port 53, that are added to lo and kept there, 198.51.100.1 for one"`
+	Handover   bool          `yaml:"handover" help:"let the next daemon listen before this one has ended, and this one before the last has"`
 	Loop       string        `yaml:"loop" help:"how UDP is read: raw with few system calls on threads of their own, plain by the Go runtime, auto chooses"`
 	Readers    int           `yaml:"readers" help:"sockets to read for each address, each with a thread of its own"`
 	Domain     string        `yaml:"domain" help:"domain of task names, as mesos-dns has it"`

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,6 +45,7 @@ const maxReaders = 256
 func defaultDNSServer(d *dnsConfig) {
 	s := dns.DefaultServerConfig()
 	d.Loop, d.Readers = string(s.Loop), s.Readers
+	d.Addresses = []string{}
 	d.Allow, d.Transfer = []string{"loopback", "private", "own"}, []string{}
 	d.Limit = dnsLimitConfig{Rate: s.Limit.Rate, Burst: s.Limit.Burst, Slip: s.Limit.Slip, Exempt: []string{"loopback", "own"}}
 	d.TCP = dnsTCPConfig{Connections: uint16(s.Connections), PerClient: uint16(s.ConnectionsEach), Idle: s.Idle}
@@ -50,13 +56,7 @@ func defaultDNSServer(d *dnsConfig) {
 // told to bad, by key.
 func (d dnsConfig) server(bad func(key, format string, args ...any)) dns.ServerConfig {
 	s := dns.DefaultServerConfig()
-	for _, l := range d.Listen {
-		if ap, err := netip.ParseAddrPort(l); err != nil {
-			bad("dns.listen", "%v", err)
-		} else {
-			s.Listen = append(s.Listen, ap)
-		}
-	}
+	s.Listen, s.Handover = d.addrPorts(bad), d.Handover
 	s.Loop, s.Readers = dns.Loop(d.Loop), d.Readers
 	switch s.Loop {
 	case dns.LoopAuto, dns.LoopRaw, dns.LoopPlain:
@@ -93,6 +93,52 @@ func (d dnsConfig) server(bad func(key, format string, args ...any)) dns.ServerC
 	return s
 }
 
+// dnsPort is where clients ask.
+const dnsPort = 53
+
+// addrPorts returns all addresses to listen on.
+func (d dnsConfig) addrPorts(bad func(key, format string, args ...any)) (out []netip.AddrPort) {
+	for _, l := range d.Listen {
+		list, err := parseListen(l)
+		if err != nil {
+			bad("dns.listen", "%v", err)
+		}
+		out = append(out, list...)
+	}
+	for _, a := range d.Addresses {
+		addr, err := netip.ParseAddr(a)
+		if err != nil || addr.Zone() != "" || addr.IsUnspecified() {
+			bad("dns.addresses", "%q is no address that lo can have", a)
+			continue
+		}
+		if ap := netip.AddrPortFrom(addr.Unmap(), dnsPort); !slices.Contains(out, ap) {
+			out = append(out, ap)
+		}
+	}
+	return out
+}
+
+// parseListen reads address:port or interface:port.
+func parseListen(text string) (out []netip.AddrPort, err error) {
+	ap, err := netip.ParseAddrPort(text)
+	if err == nil {
+		return []netip.AddrPort{ap}, nil
+	}
+	host, service, splitErr := net.SplitHostPort(text)
+	port, portErr := strconv.ParseUint(service, 10, 16)
+	if splitErr != nil || portErr != nil || host == "" || strings.Contains(host, ":") {
+		return nil, err
+	}
+	addrs, err := hostnet.LinkAddrs(host)
+	for _, a := range addrs {
+		out = append(out, netip.AddrPortFrom(a, uint16(port)))
+	}
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("interface %s has no address", host)
+	}
+	return out, err
+}
+
 // readSecrets reads the secrets in the file at path; an empty path is none.
 func readSecrets(path string) (out []guard.Secret, err error) {
 	if path == "" {
@@ -116,5 +162,19 @@ func readSecrets(path string) (out []guard.Secret, err error) {
 }
 
 func (c fileConfig) dnsServer() dns.ServerConfig {
-	return c.DNS.server(func(string, string, ...any) {}) // check has said what is wrong
+	return c.DNS.server(told)
+}
+
+// told is for what check has said already.
+func told(string, string, ...any) {}
+
+// keeper returns which addresses are added to lo, none for none.
+func (c fileConfig) keeper() hostnet.KeeperConfig {
+	k := hostnet.KeeperConfig{Link: "lo", Memory: filepath.Join(cmp.Or(c.State.Dir, "/run/waggle"), "addresses")}
+	for _, text := range c.DNS.Addresses {
+		if a, err := netip.ParseAddr(text); err == nil {
+			k.Addrs = append(k.Addrs, a.Unmap())
+		}
+	}
+	return k
 }

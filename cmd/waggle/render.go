@@ -84,7 +84,7 @@ func render(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (
 
 // recorded returns what the pure part of the pipeline makes of one document.
 func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (*agent.State, error) {
-	resolver, err := newResolver(cfg.DNS.Listen)
+	resolver, err := newResolver(cfg.DNS.addrPorts(told))
 	if err != nil {
 		return nil, err
 	}

@@ -63,25 +63,36 @@ type daemon struct {
 	plane  lb.Dataplane    // nil without balancing
 	noLB   error           // why plane is nil
 	agent  *agent.Agent
+	addrs  *addresses // nil without
 	dns    *dns.Server
 	http   *api.Server
 }
 
 // openDaemon opens everything that can fail: the kernel last, since what is
 // attached there outlives a process that could not start. run closes it.
-func openDaemon(cfg fileConfig, log *zap.Logger) (*daemon, error) {
+func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d := &daemon{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.addrs.close())
+		}
+	}()
 
-	resolver, err := newResolver(cfg.DNS.Listen)
+	resolver, err := newResolver(cfg.DNS.addrPorts(told))
 	if err != nil {
 		return nil, err
 	}
 	if err := d.openSources(resolver, reg); err != nil {
 		return nil, err
 	}
-	d.dns = dns.NewServer(cfg.dnsServer(), func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
+	if d.addrs, err = keepAddresses(cfg.keeper(), log.Named("addresses")); err != nil {
+		return nil, err
+	}
+	server := cfg.dnsServer()
+	server.Inherited = dns.Activated()
+	d.dns = dns.NewServer(server, func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
 	d.http = api.New(cfg.http(), d.view, reg, log.Named("http"))
 	if err := errors.Join(d.dns.Listen(), d.http.Listen()); err != nil {
 		return nil, err
@@ -113,12 +124,10 @@ func openPlane(cfg fileConfig, log *zap.Logger, reg prometheus.Registerer) (_ lb
 
 // newResolver returns the resolver for the daemon's own questions, which never
 // asks an address that the daemon itself listens on.
-func newResolver(listen []string) (*hostnet.Resolver, error) {
+func newResolver(listen []netip.AddrPort) (*hostnet.Resolver, error) {
 	ours := map[netip.AddrPort]bool{}
-	for _, l := range listen {
-		if a, err := netip.ParseAddrPort(l); err == nil {
-			ours[a] = true
-		}
+	for _, a := range listen {
+		ours[a] = true
 	}
 	own := func(a netip.AddrPort) bool {
 		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())
@@ -139,7 +148,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.dns.Run(ctx) })
 	g.Go(func() error { return d.http.Run(ctx) })
 	d.log.Info("running", zap.Stringers("dns", d.dns.Addrs()), zap.Stringers("http", d.http.Addrs()))
-	return errors.Join(g.Wait(), d.close())
+	return errors.Join(g.Wait(), d.addrs.close(), d.close())
 }
 
 func (d *daemon) close() error {

@@ -54,7 +54,7 @@ func (c fileConfig) check() error {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
 	c.DNS.server(bad)
-	if len(c.DNS.Listen) == 0 {
+	if len(c.DNS.Listen)+len(c.DNS.Addresses) == 0 {
 		bad("dns.listen", "nothing to listen on")
 	}
 	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
@@ -102,13 +102,10 @@ func (c fileConfig) agent() agent.Config {
 // the machine's where that is all of them.
 func (c fileConfig) nsAddrs() []netip.Addr {
 	var out []netip.Addr
-	for _, l := range c.DNS.Listen {
-		ap, err := netip.ParseAddrPort(l)
-		switch {
-		case err != nil: // check says so
-		case ap.Addr().IsUnspecified():
+	for _, ap := range c.DNS.addrPorts(told) {
+		if ap.Addr().IsUnspecified() {
 			out = append(out, hostnet.Addrs()...)
-		default:
+		} else {
 			out = append(out, ap.Addr().Unmap())
 		}
 	}

@@ -136,11 +136,30 @@ func (l *Letter) Reply(reply []byte) {
 	_, _, _ = syscall.Syscall(unix.SYS_SENDMSG, uintptr(l.socket.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
 }
 
-// Shut makes Receive return ErrClosed, now and from now on.
+// Borrow says that other processes hold the socket too, as those do that a
+// service manager hands out: Shut then leaves it as it is, so what is not read
+// waits for the next who reads, and ends the wait within 100 ms.
+func (s *Socket) Borrow() { s.borrowed = true }
+
+// Shut makes Receive return ErrClosed once it has returned what has come so far.
+// What comes later goes to others with the same address, if there are any.
 func (s *Socket) Shut() {
-	s.closing.Store(true)
-	// It says that there is no connection, but ends the wait all the same.
-	_ = unix.Shutdown(s.fd, unix.SHUT_RD)
+	if s.closing.Swap(true) || s.borrowed {
+		return
+	}
+	// A socket with a peer gets nothing from others (Linux 5.3). Who that is does
+	// not matter: its own address is always in reach.
+	const discard = 9
+	if peer, err := unix.Getsockname(s.fd); err == nil {
+		switch peer := peer.(type) {
+		case *unix.SockaddrInet4:
+			peer.Port = discard
+		case *unix.SockaddrInet6:
+			peer.Port = discard
+		}
+		_ = unix.Connect(s.fd, peer)
+	}
+	_ = unix.Shutdown(s.fd, unix.SHUT_RD) // ends the wait
 }
 
 // Close closes the Socket. Nobody may be in Receive or Send.

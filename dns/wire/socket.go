@@ -61,9 +61,10 @@ type Socket struct {
 	queued   int // replies
 	received int // packets
 
-	closing atomic.Bool
-	mu      sync.RWMutex // guards closed; held while a Letter is answered
-	closed  bool
+	borrowed bool // others hold the socket too
+	closing  atomic.Bool
+	mu       sync.RWMutex // guards closed; held while a Letter is answered
+	closed   bool
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -125,12 +126,17 @@ func (s *Socket) ready(i int) {
 
 // Receive waits for packets and returns how many there are. They are good until
 // the next Receive. It must be called from a goroutine that is locked to its
-// thread. It returns ErrClosed after Shut; other errors may pass.
+// thread. After Shut it returns what is still there, then ErrClosed; other
+// errors may pass.
 func (s *Socket) Receive() (int, error) {
 	for {
-		n, errno := s.receive()
-		if s.closing.Load() {
+		closing := s.closing.Load()
+		n, errno := s.receive(closing)
+		switch {
+		case closing && errno != 0:
 			return 0, ErrClosed
+		case errno == 0 && s.nothing(n):
+			continue // it is closing now
 		}
 		switch errno {
 		case 0:
@@ -153,7 +159,14 @@ func (s *Socket) Receive() (int, error) {
 	}
 }
 
-func (s *Socket) receive() (int, syscall.Errno) {
+// nothing reports whether the n packets received are the empty one from nobody
+// that ends a wait after a shutdown.
+func (s *Socket) nothing(n int) bool {
+	return n == 1 && s.msgs[0].size == 0 && s.msgs[0].hdr.Namelen == 0
+}
+
+// receive reads what is there, and waits for it unless the Socket is closing.
+func (s *Socket) receive(closing bool) (int, syscall.Errno) {
 	for i := range s.received {
 		s.ready(i)
 	}
@@ -161,10 +174,14 @@ func (s *Socket) receive() (int, syscall.Errno) {
 	msgs := uintptr(unsafe.Pointer(&s.msgs[0]))
 	var n uintptr
 	var errno syscall.Errno
+	var flags uintptr = unix.MSG_WAITFORONE
+	if closing {
+		flags = unix.MSG_DONTWAIT
+	}
 	if s.waiting {
-		n, _, errno = syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), msgs, BatchSize, unix.MSG_WAITFORONE, 0, 0)
+		n, _, errno = syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), msgs, BatchSize, flags, 0, 0)
 	} else {
-		n, _, errno = syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), msgs, BatchSize, unix.MSG_WAITFORONE, 0, 0)
+		n, _, errno = syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), msgs, BatchSize, flags, 0, 0)
 	}
 	if errno != 0 {
 		return 0, errno

@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,11 +18,30 @@ func IsLocal(a netip.Addr) bool {
 	return a.IsLoopback() || slices.Contains(all(), a.Unmap().WithZone(""))
 }
 
+// LinkAddrs returns the addresses of the named interface, unmapped, but for
+// link-local ones of IPv6.
+func LinkAddrs(name string) ([]netip.Addr, error) {
+	link, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	list, err := link.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", name, err)
+	}
+	out := parsed(list)
+	return slices.DeleteFunc(out, func(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }), nil
+}
+
 func all() []netip.Addr {
 	list, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil
 	}
+	return parsed(list)
+}
+
+func parsed(list []net.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, ia := range list {
 		if p, err := netip.ParsePrefix(ia.String()); err == nil {
