@@ -40,6 +40,8 @@ type testCluster struct {
 	apps  []fact
 	deaf  bool // the daemon may miss what it is told now
 	fault bool // and will go on doing so
+	still bool // nothing starts or ends
+	blank bool // the leader has not heard from the agent
 	muted bool // nothing is told, not even heartbeats
 }
 
@@ -147,6 +149,9 @@ func (c *testCluster) hears() bool {
 func (c *testCluster) flip(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.still {
+		return
+	}
 	a := &c.apps[i]
 	task := c.taskLocked(i)
 	var events [][]byte
@@ -201,14 +206,46 @@ func (c *testCluster) taskLocked(i int) mesostest.Task {
 }
 
 func (c *testCluster) pictureLocked() []byte {
-	var tasks []mesostest.Task
+	if c.blank {
+		return mesostest.FailedOver(heartbeat.Seconds(), nil, []string{"S0"}, nil, nil)
+	}
+	tasks := c.runningLocked()
+	return mesostest.Subscribed(heartbeat.Seconds(), []map[string]any{mesostest.Agent("S0", c.node.addr)},
+		[]map[string]any{mesostest.Framework("F", "marathon")}, tasks)
+}
+
+func (c *testCluster) runningLocked() (tasks []mesostest.Task) {
 	for i, a := range c.apps {
 		if a.running {
 			tasks = append(tasks, c.taskLocked(i))
 		}
 	}
-	return mesostest.Subscribed(heartbeat.Seconds(), []map[string]any{mesostest.Agent("S0", c.node.addr)},
-		[]map[string]any{mesostest.Framework("F", "marathon")}, tasks)
+	return tasks
+}
+
+// forget makes the next leader one that knows the agent from its registry only.
+// Nothing starts or ends meanwhile, and all there is has been told.
+func (c *testCluster) forget() {
+	c.mu.Lock()
+	c.still = true
+	c.mu.Unlock()
+	<-time.After(1500 * time.Millisecond)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blank = true
+}
+
+// remember lets the agent register with the leader.
+func (c *testCluster) remember() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.still, c.blank = false, false
+	c.lead.SetPicture(c.pictureLocked())
+	c.lead.Send(mesostest.FrameworkAdded(mesostest.Framework("F", "marathon")))
+	c.lead.Send(mesostest.AgentAdded(mesostest.Agent("S0", c.node.addr)))
+	for _, t := range c.runningLocked() {
+		c.lead.Send(mesostest.TaskAdded(t))
+	}
 }
 
 // zkProxy leads from the masters' namespace to ZooKeeper, so that a cut link

@@ -181,6 +181,7 @@ func (f *faultTest) faults() []fault {
 	return []fault{
 		{"the program is killed", f.killDaemon, f.restartDaemon},
 		{"the leader dies", func() { f.dethrone(true) }, f.join},
+		{"the leader dies, the next has not heard from the agent", func() { f.forget(); f.dethrone(true) }, func() { f.join(); f.remember() }},
 		{"the leader loses its session", func() { f.dethrone(false) }, f.join},
 		{"the leader stops talking", func() { f.mute(true) }, func() { f.mute(false) }},
 		{"the network is cut", f.cut, f.mend},
