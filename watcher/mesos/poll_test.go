@@ -157,3 +157,22 @@ func TestRecordedStatesAreBelievedOrNot(t *testing.T) {
 		t.Errorf("a master without a quorum told of %d tasks, %v", w.tasks.len(), err)
 	}
 }
+
+// FuzzState: whatever a master answers to /state, it is taken or refused, and
+// what is taken can be published.
+func FuzzState(f *testing.F) {
+	f.Add(oldState(oldA, oldB, oldT1))
+	f.Add([]byte(`{"leader":"x@y","pid":"x@y","elected_time":1,"frameworks":[{"tasks":[{"id":"1"},[]]},7],"recovered_slaves":{}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		before := newWorld(&model.Snapshot{})
+		if _, err := readState(bytes.NewReader(oldState(oldA+","+oldB, "", oldT1+","+oldT2)), before); err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(before.snapshot())
+		if _, err := readState(bytes.NewReader(text), w); err != nil {
+			return
+		}
+		w.adopt(before, time.Minute, false)
+		sameAsAtOnce(t, w, w.snapshot())
+	})
+}
