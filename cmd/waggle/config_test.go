@@ -105,6 +105,7 @@ func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 		"bad listen address": {"dns: {listen: [\"localhost\"]}\n", "dns.listen"},
 		"bad backend":        {"lb: {backend: nginx}\n", "lb.backend"},
 		"bad range":          {"vip: {first4: 12.0.0.0}\n", "11.255.255.255"},
+		"relative folder":    {"state: {dir: waggle}\n", "state.dir"},
 		"grace too short":    {"lb: {grace: 1s}\n", "lb.grace"},
 		"two documents":      {"lb: {}\n---\nlb: {}\n", "more than one"},
 		"bad JSON":           {`{"masters": 7}`, "Masters"},
