@@ -38,8 +38,11 @@ func (d *daemon) sourceStatus(st *api.Status) {
 	wrong := func(format string, args ...any) { st.Reasons = append(st.Reasons, fmt.Sprintf(format, args...)) }
 	if z := d.zooKeeper(); z != nil {
 		st.Source.ZooKeeper = z
-		if z.Error != "" {
+		switch {
+		case z.Error != "" && z.Leader != "":
 			wrong("election not seen, the last leader stands: %s", z.Error)
+		case z.Error != "":
+			wrong("no leader seen yet: %s", z.Error)
 		}
 	}
 	if d.source != nil {

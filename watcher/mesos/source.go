@@ -132,6 +132,9 @@ type Source struct {
 	status Status
 }
 
+// errNoMaster is why nothing is followed before the first election was seen.
+var errNoMaster = errors.New("no master is known yet")
+
 var _ watcher.Source = (*Source)(nil)
 
 // New returns a Source, or an error that names the master that cannot be one.
@@ -215,6 +218,11 @@ func (s *Source) elected(members []zk.Member) {
 
 // follow goes from stream to stream.
 func (s *Source) follow(ctx context.Context) error {
+	s.setStatus(func(st *Status) {
+		if len(s.masters.urls()) == 0 {
+			st.Err = errNoMaster
+		}
+	})
 	select {
 	case <-s.masters.known:
 	case <-ctx.Done():

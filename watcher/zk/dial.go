@@ -106,12 +106,11 @@ func (d *dialer) connect(network, server string) (net.Conn, error) {
 		return nil, err
 	}
 	nd := net.Dialer{Timeout: d.cfg.DialTimeout}
-	errs := []error{fmt.Errorf("no address of %s answers", host)}
+	err = fmt.Errorf("%s has no address", host)
 	for _, a := range addrs {
-		c, err := nd.DialContext(d.ctx, network, net.JoinHostPort(a.String(), port))
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		var c net.Conn
+		if c, err = nd.DialContext(d.ctx, network, net.JoinHostPort(a.String(), port)); err != nil {
+			continue // the last one's reason says enough
 		}
 		g := &guarded{Conn: c}
 		// Until a session is had, which the library would wait ten times longer for.
@@ -121,7 +120,7 @@ func (d *dialer) connect(network, server string) (net.Conn, error) {
 		d.conn = g
 		return g, nil
 	}
-	return nil, errors.Join(errs...)
+	return nil, err
 }
 
 func (d *dialer) lookup(host string) ([]netip.Addr, error) {

@@ -15,7 +15,7 @@ import (
 
 // errWatched marks what only a change in ZooKeeper can mend, and a watch tells
 // of that: there is no point in asking again.
-var errWatched = errors.New("waiting for a change")
+var errWatched = errors.New("waiting for that to change")
 
 // election is what one session sees of it.
 type election struct {
