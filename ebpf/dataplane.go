@@ -225,7 +225,8 @@ func (d *Dataplane) changesLocked(p *lb.Plan) (v4, v6 []change) {
 			v6 = append(v6, change{f, s})
 		}
 	}
-	if d.compared {
+	// After a partial Plan the kernel may hold more than was applied.
+	if d.compared && (p.Partial || !d.plan.Partial) {
 		for c := range model.Diff(d.applied, p.Services) {
 			note(c.Key, c.New)
 		}
@@ -306,7 +307,7 @@ func (d *Dataplane) concludeLocked(p *lb.Plan, failed []*lb.ServiceError) error 
 			now.Delete(e.Frontend)
 		}
 	}
-	d.applied, d.compared = now.Groups(), !p.Partial
+	d.applied, d.compared = now.Groups(), true
 	return errors.Join(errs...)
 }
 

@@ -26,6 +26,12 @@ func TestAPartialPlanTakesNothingAway(t *testing.T) {
 		}
 		sameState(t, wantState(plan(a, more, c)), kernelState(t, d))
 	}
+	part = plan(more) // what a partial Plan gives up itself may go
+	part.Partial = true
+	if err := d.Apply(t.Context(), part); err != nil {
+		t.Fatal(err)
+	}
+	sameState(t, wantState(plan(a, more)), kernelState(t, d))
 	apply(t, d, more, c)
 	sameState(t, wantState(plan(more, c)), kernelState(t, d))
 	if err := d.Close(); err != nil {
