@@ -221,7 +221,15 @@ func spread(v []float64) string {
 		return "-"
 	}
 	s := slices.Sorted(slices.Values(v))
-	return fmt.Sprintf("%.3g [%.3g..%.3g]", s[len(s)/2], s[0], s[len(s)-1])
+	return fmt.Sprintf("%s [%s..%s]", short(s[len(s)/2]), short(s[0]), short(s[len(s)-1]))
+}
+
+// short writes three digits, or all before the point.
+func short(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 func median(v []float64) float64 {

@@ -84,7 +84,11 @@ func conform(t *testing.T, name string, p *dnscheck.Peer) {
 	for _, c := range dnscheck.Checks(p) {
 		var errs []string
 		for _, over := range c.Transports() {
-			if err := c.Run(p, over); err != nil {
+			err := c.Run(p, over)
+			if err != nil && name != "waggle" {
+				err = c.Run(p, over) // others have time limits that a busy machine exceeds
+			}
+			if err != nil {
 				errs = append(errs, fmt.Sprintf("%s: %v", over, err))
 			}
 		}
@@ -128,7 +132,7 @@ func TestConformance(t *testing.T) {
 	t.Run("waggle", func(t *testing.T) {
 		t.Parallel()
 		cfg := DefaultServerConfig()
-		cfg.Idle, cfg.Transfer = 2*time.Second, []netip.Prefix{netip.PrefixFrom(friend, 32)}
+		cfg.Idle, cfg.Transfer = time.Second, []netip.Prefix{netip.PrefixFrom(friend, 32)}
 		s := serve(t, cfg, func() *Zone { return z }, nil)
 		conform(t, "waggle", &dnscheck.Peer{Addr: s.Addrs()[0], Names: names, Friend: friend, Idle: cfg.Idle})
 	})

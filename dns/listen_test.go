@@ -87,36 +87,41 @@ func TestNoQueryIsLostWhenOneServerHandsOverToTheNext(t *testing.T) {
 	stop()
 }
 
-func TestInheritedSocketsOutliveTheServer(t *testing.T) {
-	z := testZone()
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+// manager opens what a service manager would, a UDP socket and a TCP listener on
+// an address that no other test uses, and returns what hands out duplicates.
+func manager(t *testing.T) (at netip.AddrPort, files func() []*os.File) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp4", "127.77.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pc.Close()
+	t.Cleanup(func() { _ = pc.Close() })
 	l, err := net.Listen("tcp4", pc.LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	at := netip.MustParseAddrPort(pc.LocalAddr().String())
+	t.Cleanup(func() { _ = l.Close() })
+	return netip.MustParseAddrPort(pc.LocalAddr().String()), func() (out []*os.File) {
+		for _, s := range []interface{ File() (*os.File, error) }{pc.(*net.UDPConn), l.(*net.TCPListener)} {
+			f, err := s.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, f)
+		}
+		return out
+	}
+}
+
+func TestInheritedSocketsOutliveTheServer(t *testing.T) {
+	z := testZone()
+	at, files := manager(t)
 	for _, loop := range []Loop{LoopRaw, LoopPlain} {
 		cfg := DefaultServerConfig()
 		cfg.Loop, cfg.Listen = loop, []netip.AddrPort{at}
-		inherit := func() {
-			udp, err := pc.(*net.UDPConn).File()
-			if err != nil {
-				t.Fatal(err)
-			}
-			tcp, err := l.(*net.TCPListener).File()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg.Inherited = []*os.File{udp, tcp}
-		}
 		for range 3 {
 			rest := burst(t, at, 20) // while nobody reads
-			inherit()
+			cfg.Inherited = files()
 			s, stop := start(t, cfg, z)
 			if got := fmt.Sprint(s.Addrs()); got != fmt.Sprint([]netip.AddrPort{at}) {
 				t.Errorf("listening on %s", got)
@@ -133,7 +138,7 @@ func TestInheritedSocketsOutliveTheServer(t *testing.T) {
 }
 
 func TestAHalfInheritedAddressIsCompleted(t *testing.T) {
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	pc, err := net.ListenPacket("udp4", "127.77.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,29 +172,14 @@ func TestSocketsOfTheServiceManager(t *testing.T) {
 		stop()
 		return
 	}
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	_, files := manager(t)
+	inherited := files()
+	for _, f := range inherited {
+		defer f.Close()
 	}
-	defer pc.Close()
-	l, err := net.Listen("tcp4", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	udp, err := pc.(*net.UDPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer udp.Close()
-	tcp, err := l.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
 	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), "LISTEN_FDS=2")
-	cmd.ExtraFiles = []*os.File{udp, tcp}
+	cmd.ExtraFiles = inherited
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "addresses 1 2\n") {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -126,7 +126,7 @@ func sameExchange(query []byte, r *Message) error {
 func Checks(p *Peer) []Check {
 	all := slices.Concat(headerChecks(), opcodeChecks(), classChecks(), typeChecks(), negativeChecks(), apexChecks(),
 		nameChecks(), recordChecks(), serviceChecks(), anyChecks(), ednsChecks(), ednsErrorChecks(), optionChecks(),
-		cookieChecks(), questionChecks(), malformedChecks(), sizeChecks(), streamChecks(), floodChecks())
+		cookieChecks(), questionChecks(), malformedChecks(), sizeChecks(), streamChecks(), floodChecks(), toolChecks())
 	if p.Friend.IsValid() {
 		all = append(all, transferChecks()...)
 	}

@@ -20,7 +20,7 @@ func streamChecks() []Check {
 		stream("tcp-pieces", "7766 8", "a query in pieces of three octets is answered", inPieces(3)),
 		stream("tcp-pipeline", "7766 6.2.1.1", "fifty queries in one write get fifty answers, each id once", pipelined(50, host(typeA))),
 		stream("tcp-pipeline-large", "7766 6.2.1.1", "twenty queries for a large set in one write are all answered", pipelined(20, big())),
-		stream("tcp-reuse", "7766 6.2.1", "a connection takes a second query after a while", reused(time.Second)),
+		stream("tcp-reuse", "7766 6.2.1", "a connection takes a second query after a while", reused(300*time.Millisecond)),
 		stream("tcp-mixed", "7766 6.2.1.1", "hits, misses and errors on one connection are each answered", mixedStream),
 		stream("tcp-half-close", "7766 6.2.4, 9210", "an answer arrives after the client has stopped sending", halfClosed),
 		stream("tcp-zero", "7766 8", "a message of no octets does not hurt others", junk([]byte{0, 0})),
