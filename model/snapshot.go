@@ -31,6 +31,7 @@ type Agent struct {
 	Addr     netip.Addr // zero while unknown (a name not resolved yet)
 	Port     uint16
 	Active   bool
+	Zone     string // region/zone of its fault domain; empty where it has none
 }
 
 // Hold is the waiting for an agent to register with a new leader. Once it has,

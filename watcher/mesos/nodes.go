@@ -18,7 +18,9 @@ func (w *world) addAgent(raw json.RawMessage) {
 // model returns the agent without its address.
 func (a *v1Agent) model() model.Agent {
 	i := a.AgentInfo
-	return model.Agent{ID: i.ID.Value, Hostname: i.Hostname, Port: i.Port, Active: a.Active == nil || *a.Active}
+	return model.Agent{
+		ID: i.ID.Value, Hostname: i.Hostname, Port: i.Port, Active: a.Active == nil || *a.Active, Zone: i.Domain.zone(),
+	}
 }
 
 // putAgent takes the address from pid, else from the host name, which may have

@@ -19,6 +19,7 @@ type v0Agent struct {
 	Port     uint16 `json:"port"`
 	PID      string `json:"pid"`
 	Active   *bool  `json:"active"`
+	Domain   domain `json:"domain"`
 }
 
 type v0Task struct {
@@ -68,7 +69,9 @@ func (w *world) statePlan(leader func(netip.AddrPort)) map[string]visit {
 func (w *world) addOldAgent(raw json.RawMessage) {
 	var a v0Agent
 	err := readInto(raw, &a)
-	w.putAgent(model.Agent{ID: a.ID, Hostname: a.Hostname, Port: a.Port, Active: a.Active == nil || *a.Active}, a.PID, err)
+	w.putAgent(model.Agent{
+		ID: a.ID, Hostname: a.Hostname, Port: a.Port, Active: a.Active == nil || *a.Active, Zone: a.Domain.zone(),
+	}, a.PID, err)
 }
 
 func (w *world) addOldRecovered(raw json.RawMessage) {

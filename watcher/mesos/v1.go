@@ -115,9 +115,31 @@ type v1Agent struct {
 		ID       v1ID   `json:"id"`
 		Hostname string `json:"hostname"`
 		Port     uint16 `json:"port"`
+		Domain   domain `json:"domain"`
 	} `json:"agent_info"`
 	PID    string `json:"pid"`
 	Active *bool  `json:"active"`
+}
+
+// domain says where an agent stands; both APIs tell it alike.
+type domain struct {
+	FaultDomain struct {
+		Region struct {
+			Name string `json:"name"`
+		} `json:"region"`
+		Zone struct {
+			Name string `json:"name"`
+		} `json:"zone"`
+	} `json:"fault_domain"`
+}
+
+// zone returns region/zone, since zones are told apart within a region only.
+func (d domain) zone() string {
+	f := d.FaultDomain
+	if f.Region.Name == "" && f.Zone.Name == "" {
+		return ""
+	}
+	return f.Region.Name + "/" + f.Zone.Name
 }
 
 type v1Framework struct {
