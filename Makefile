@@ -23,7 +23,7 @@ build:
 
 # test runs everything; as root the privileged tests too.
 test:
-	@scripts/deps memcached iproute2 zookeeper
+	@scripts/deps memcached iproute2 iputils-ping zookeeper
 	@scripts/deps nsd knot knot-dnsutils dnsutils
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
