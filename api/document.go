@@ -50,6 +50,7 @@ type VIP struct {
 	Label     string     `json:"label"`
 	Framework string     `json:"framework"`
 	Backends  []Backend  `json:"backends"`
+	Options   []string   `json:"options,omitempty"` // option=value, those that are not as without
 }
 
 // Backend is one destination of a VIP. Weight is its share of new connections
@@ -117,7 +118,7 @@ func VIPs(t *vip.Table, zone string) []VIP {
 	for _, s := range t.Services.All() {
 		d := VIP{
 			Address: s.Frontend.Addr.Addr(), Port: s.Frontend.Addr.Port(), Protocol: s.Frontend.Proto.String(),
-			Label: s.Label, Framework: s.Framework, Backends: []Backend{},
+			Label: s.Label, Framework: s.Framework, Backends: []Backend{}, Options: s.Options.Strings(),
 		}
 		if s.Name != "" {
 			d.Name = s.Name + "." + strings.TrimSuffix(zone, ".") + "."

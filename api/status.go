@@ -53,6 +53,9 @@ type ZooKeeper struct {
 type Balancer struct {
 	Kind  string `json:"kind"`            // ebpf or none
 	Error string `json:"error,omitempty"` // why it is none, or what it could not program
+	// Ejected are the backends that get no new connections because they
+	// refused some, each as "VIP backend until".
+	Ejected []string `json:"ejected,omitempty"`
 }
 
 // Counts are the sizes of what the node knows and serves.

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -20,12 +21,26 @@ type Config struct {
 	Grace time.Duration
 	// Peername lets getpeername(2) show the VIP, for every service.
 	Peername bool
+	// Node are the addresses of this machine, for services that prefer backends
+	// of their own agent. Near are the agents in its fault domain, for those
+	// that prefer their own zone; nil while unknown. Unlike the rest it may be
+	// another one from Build to Build.
+	Node []netip.Addr
+	Near *Neighbours
+	// Ejected are those that get no new connections for now; nil is none. It
+	// may change too.
+	Ejected *Ejections
 }
 
 // DefaultConfig returns a Grace of 30 s, six times the TTL that DC/OS gives
-// names of VIPs, and no Peername.
+// names of VIPs, no Peername, and a node without addresses.
 func DefaultConfig() Config {
 	return Config{Grace: 30 * time.Second}
+}
+
+// Neighbours are the addresses of agents in one fault domain. It is immutable.
+type Neighbours struct {
+	Addrs map[netip.Addr]bool
 }
 
 // retirement remembers that the service of a frontend left the Table.
@@ -37,15 +52,16 @@ type retirement struct {
 // Build returns the Plan for t at the time now, made from prev by redoing only
 // the rows that differ from those prev was built from. It is pure. A nil prev
 // means that nothing was planned before; else prev must come from a Build with
-// the same cfg.
+// the same cfg but for Near and Ejected.
 func Build(prev *Plan, t *vip.Table, cfg Config, now time.Time) *Plan {
 	if prev == nil {
-		prev = &Plan{}
+		prev = &Plan{near: cfg.Near}
 	}
-	p := &Plan{rows: t.Services, retired: prev.retired, grace: cfg.Grace}
+	p := &Plan{rows: t.Services, retired: prev.retired, drains: prev.drains, grace: cfg.Grace, near: cfg.Near, ejected: cfg.Ejected}
 	services := prev.Services.Edit()
 	for c := range model.Diff(prev.rows, t.Services) {
 		old, _ := services.Get(c.Key)
+		p.drain(c, now)
 		if c.InNew {
 			services.Set(c.Key, unlessEqual(old, live(c.New, cfg)))
 			continue
@@ -54,8 +70,29 @@ func Build(prev *Plan, t *vip.Table, cfg Config, now time.Time) *Plan {
 		// Clip, or the append would write into what prev still uses.
 		p.retired = append(slices.Clip(p.retired), retirement{c.Key, now})
 	}
+	again := func(f vip.Frontend, row *vip.Service) {
+		old, _ := services.Get(f)
+		services.Set(f, unlessEqual(old, live(row, cfg)))
+	}
+	if prev.near != cfg.Near {
+		for f, row := range t.Services.All() {
+			if row.Options.Locality != vip.Anywhere {
+				again(f, row)
+			}
+		}
+	}
+	if prev.ejected != cfg.Ejected {
+		for _, e := range []*Ejections{prev.ejected, cfg.Ejected} {
+			for f := range e.All() {
+				if row, ok := t.Services.Get(f); ok {
+					again(f, row)
+				}
+			}
+		}
+	}
 	p.retired = settle(services, p.retired, now.Add(-cfg.Grace))
 	p.Services = services.Groups()
+	p.endDrains(now)
 	return p
 }
 
@@ -77,33 +114,82 @@ func settle(services *model.Editor[vip.Frontend, *Service], queue []retirement, 
 	return queue
 }
 
-// NextRetirement returns when a retired service has had its grace, so that
-// Build should be called again, and false if none waits.
-func (p *Plan) NextRetirement() (time.Time, bool) {
-	if len(p.retired) == 0 {
-		return time.Time{}, false
+// Due returns when Build should be called again although the Table is the same:
+// a retired service has had its grace, or a drain ends. It returns false if
+// nothing waits.
+func (p *Plan) Due() (time.Time, bool) {
+	var due time.Time
+	if len(p.retired) > 0 {
+		due = p.retired[0].left.Add(p.grace)
 	}
-	return p.retired[0].left.Add(p.grace), true
-}
-
-// live returns the service of a row of the Table. Its backends are those that
-// are up, or all of them if none is: one that is drained or judged unhealthy
-// may still answer, and nobody else will.
-func live(row *vip.Service, cfg Config) *Service {
-	s := &Service{Frontend: row.Frontend, Peername: cfg.Peername}
-	anyUp := slices.ContainsFunc(row.Backends, func(b vip.Backend) bool { return b.State == vip.Up })
-	for _, b := range row.Backends {
-		if b.State == vip.Up || !anyUp {
-			s.Backends = append(s.Backends, Backend{Addr: b.Addr, Weight: b.Weight})
+	for _, d := range p.drains {
+		if due.IsZero() || d.Until.Before(due) {
+			due = d.Until
 		}
 	}
-	return s
+	return due, !due.IsZero()
+}
+
+// live returns the service of a row of the Table.
+func live(row *vip.Service, cfg Config) *Service {
+	o := row.Options
+	return &Service{
+		Frontend: row.Frontend, Backends: takers(row, cfg), Peername: cfg.Peername,
+		Choice: o.Choice, Affinity: o.Affinity, Allow: o.Allow,
+	}
+}
+
+// takers returns the backends that take new connections: of those that are up,
+// or of all if none is, those with a weight, or all alike if none has one, and of
+// these the nearest. Those who are ejected are left out while they are no more than
+// a third of the service. One that is drained or judged unhealthy may still answer
+// when nobody else will.
+func takers(row *vip.Service, cfg Config) []Backend {
+	prefer := row.Options.Locality
+	list := unlessNone(row.Backends, func(b vip.Backend) bool { return b.State == vip.Up })
+	list = unlessNone(list, func(b vip.Backend) bool { return b.Weight > 0 })
+	if cfg.Ejected.count(row) <= mostOut(len(row.Backends)) {
+		list = unlessNone(list, func(b vip.Backend) bool { return !cfg.Ejected.has(row.Frontend, b.Addr) })
+	}
+	near := list
+	if prefer >= vip.SameZone && cfg.Near != nil {
+		near = unlessNone(list, func(b vip.Backend) bool { return cfg.Near.Addrs[b.Agent] })
+	}
+	if prefer == vip.SameAgent {
+		near = unlessNone(near, func(b vip.Backend) bool { return slices.Contains(cfg.Node, b.Agent) })
+	}
+	var out []Backend
+	for _, b := range near {
+		out = append(out, Backend{Addr: b.Addr, Weight: max(1, b.Weight)})
+	}
+	return out
+}
+
+// unlessNone returns those of list that fit, or list if none does.
+func unlessNone(list []vip.Backend, fits func(vip.Backend) bool) []vip.Backend {
+	n := 0
+	for _, b := range list {
+		if fits(b) {
+			n++
+		}
+	}
+	if n == 0 || n == len(list) {
+		return list
+	}
+	out := make([]vip.Backend, 0, n)
+	for _, b := range list {
+		if fits(b) {
+			out = append(out, b)
+		}
+	}
+	return out
 }
 
 // unlessEqual returns old if it says the same as s, so that a row that changed
 // in nothing that matters here (a task id, say) does not reach the kernel.
 func unlessEqual(old, s *Service) *Service {
-	if old != nil && old.Retired.IsZero() && old.Peername == s.Peername && slices.Equal(old.Backends, s.Backends) {
+	if old != nil && old.Retired.IsZero() && old.Peername == s.Peername && old.Choice == s.Choice &&
+		old.Affinity == s.Affinity && slices.Equal(old.Allow, s.Allow) && slices.Equal(old.Backends, s.Backends) {
 		return old
 	}
 	return s

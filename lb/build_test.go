@@ -56,6 +56,67 @@ func TestBackendsThatTakeConnections(t *testing.T) {
 	}
 }
 
+func TestNearBackendsAreTakenBeforeOthers(t *testing.T) {
+	place := func(i int, agent string, weight uint16, state vip.State) vip.Backend {
+		b := backend(i, weight, state)
+		b.Agent = netip.MustParseAddr(agent)
+		return b
+	}
+	here, near, far := place(1, "10.9.0.1", 1, vip.Up), place(2, "10.9.0.2", 1, vip.Up), place(3, "10.9.0.3", 1, vip.Up)
+	cfg := DefaultConfig()
+	cfg.Node = []netip.Addr{here.Agent}
+	cfg.Near = &Neighbours{map[netip.Addr]bool{here.Agent: true, near.Agent: true}}
+	sickHere, sickNear := place(1, "10.9.0.1", 1, vip.Unhealthy), place(2, "10.9.0.2", 1, vip.Draining)
+	idle := place(1, "10.9.0.1", 0, vip.Up)
+	for name, tc := range map[string]struct {
+		prefer vip.Locality
+		in     []vip.Backend
+		want   []int
+	}{
+		"anywhere":                              {vip.Anywhere, []vip.Backend{here, near, far}, []int{1, 2, 3}},
+		"the same zone":                         {vip.SameZone, []vip.Backend{here, near, far}, []int{1, 2}},
+		"the same agent":                        {vip.SameAgent, []vip.Backend{here, near, far}, []int{1}},
+		"then the zone":                         {vip.SameAgent, []vip.Backend{sickHere, near, far}, []int{2}},
+		"then all":                              {vip.SameAgent, []vip.Backend{sickHere, sickNear, far}, []int{3}},
+		"one of weight 0 takes none":            {vip.Anywhere, []vip.Backend{idle, near, far}, []int{2, 3}},
+		"be it near":                            {vip.SameAgent, []vip.Backend{idle, far}, []int{3}},
+		"all alike if none has a weight":        {vip.Anywhere, []vip.Backend{idle}, []int{1}},
+		"row 3: all that drain when none is up": {vip.SameAgent, []vip.Backend{sickNear}, []int{2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := &vip.Service{Frontend: frontend(1), Backends: tc.in, Options: vip.Options{Locality: tc.prefer}}
+			p := Build(nil, table(row), cfg, at)
+			s, _ := p.Services.Get(frontend(1))
+			var want []Backend
+			for _, i := range tc.want {
+				want = append(want, Backend{Addr: backend(i, 1, vip.Up).Addr, Weight: 1})
+			}
+			if diff := cmp.Diff(want, s.Backends, compareAddrs); diff != "" {
+				t.Errorf("backends (-want +got):\n%s", diff)
+			}
+		})
+	}
+	// The zone of the node may become known later.
+	row := &vip.Service{Frontend: frontend(1), Backends: []vip.Backend{near, far}, Options: vip.Options{Locality: vip.SameZone}}
+	late := cfg
+	late.Near = nil
+	p := Build(Build(nil, table(row), late, at), table(row), cfg, at)
+	if s, _ := p.Services.Get(frontend(1)); len(s.Backends) != 1 {
+		t.Errorf("a zone that became known changed nothing: %v", s.Backends)
+	}
+}
+
+func TestOptionsReachThePlan(t *testing.T) {
+	o := vip.Options{Choice: LeastActive, Affinity: Affinity{By: ByCgroup, Timeout: time.Minute}, Allow: []Client{{Cgroup: "/a"}}}
+	row := &vip.Service{Frontend: frontend(1), Options: o}
+	p := Build(nil, table(row), DefaultConfig(), at)
+	got, _ := p.Services.Get(frontend(1))
+	want := &Service{Frontend: frontend(1), Choice: o.Choice, Affinity: o.Affinity, Allow: o.Allow}
+	if diff := cmp.Diff(want, got, compareAddrs, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Errorf("service (-want +got):\n%s", diff)
+	}
+}
+
 var compareAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
 
 func TestPeernameIsCarriedToEveryService(t *testing.T) {
@@ -71,7 +132,7 @@ func TestAServiceThatLeftRefusesForTheGraceAndThenGoes(t *testing.T) {
 	cfg := DefaultConfig()
 	row := &vip.Service{Frontend: frontend(1), Backends: []vip.Backend{backend(1, 1, vip.Up)}}
 	live := Build(nil, table(row), cfg, at)
-	if _, waits := live.NextRetirement(); waits {
+	if _, waits := live.Due(); waits {
 		t.Error("a live service waits for its retirement")
 	}
 	left := at.Add(time.Minute)
@@ -80,9 +141,9 @@ func TestAServiceThatLeftRefusesForTheGraceAndThenGoes(t *testing.T) {
 	if diff := cmp.Diff(&Service{Frontend: frontend(1), Retired: left}, got, compareAddrs); diff != "" {
 		t.Errorf("retired service (-want +got):\n%s", diff)
 	}
-	due, waits := retired.NextRetirement()
+	due, waits := retired.Due()
 	if !waits || !due.Equal(left.Add(cfg.Grace)) {
-		t.Errorf("NextRetirement = %v, %v, want %v", due, waits, left.Add(cfg.Grace))
+		t.Errorf("Due = %v, %v, want %v", due, waits, left.Add(cfg.Grace))
 	}
 	early := Build(retired, table(), cfg, due.Add(-1))
 	if again, _ := early.Services.Get(frontend(1)); again != got {
@@ -92,7 +153,7 @@ func TestAServiceThatLeftRefusesForTheGraceAndThenGoes(t *testing.T) {
 	if _, ok := gone.Services.Get(frontend(1)); ok {
 		t.Error("the service is still there after its grace")
 	}
-	if _, waits := gone.NextRetirement(); waits {
+	if _, waits := gone.Due(); waits {
 		t.Error("something waits though nothing is retired")
 	}
 }
@@ -193,8 +254,8 @@ func walk(t *testing.T, r *rand.Rand) {
 			t.Fatalf("step %d (-want +got):\n%s", step, diff)
 		}
 		wantDue, wantOK := m.due(cfg)
-		if due, ok := p.NextRetirement(); ok != wantOK || ok && !due.Equal(wantDue) {
-			t.Fatalf("step %d: NextRetirement = %v, %v, want %v, %v", step, due, ok, wantDue, wantOK)
+		if due, ok := p.Due(); ok != wantOK || ok && !due.Equal(wantDue) {
+			t.Fatalf("step %d: Due = %v, %v, want %v, %v", step, due, ok, wantDue, wantOK)
 		}
 		if before == nil {
 			continue

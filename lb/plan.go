@@ -38,39 +38,28 @@ type Service struct {
 	Retired time.Time
 }
 
-// Choice is how a backend is chosen for a new connection.
-type Choice uint8
-
-// The Choices.
-const (
-	Random      Choice = iota // by weight
-	LeastActive               // of two at random, that with fewer open sockets for its weight
+// What a service may ask for is what labels may say.
+type (
+	// Choice is how a backend is chosen for a new connection.
+	Choice = vip.Choice
+	// By says what a client is, for Affinity.
+	By = vip.By
+	// Affinity says that a client keeps its backend.
+	Affinity = vip.Affinity
+	// Client says who may connect.
+	Client = vip.Client
 )
 
-// By says what a client is, for Affinity.
-type By uint8
-
-// What may be a client.
+// The Choices, and what may be a client.
 const (
-	ByNothing   By = iota // no affinity
-	ByNamespace           // a network namespace
-	ByCgroup              // a cgroup
-	BySource              // the address a socket is bound to, or else its namespace
+	Random      = vip.Random
+	LeastActive = vip.LeastActive
+
+	ByNothing   = vip.ByNothing
+	ByNamespace = vip.ByNamespace
+	ByCgroup    = vip.ByCgroup
+	BySource    = vip.BySource
 )
-
-// Affinity says that a client keeps its backend until Timeout has passed since
-// its last connection, as long as the backend takes new connections.
-type Affinity struct {
-	By      By
-	Timeout time.Duration // rounded up to whole seconds
-}
-
-// Client says who may connect. Exactly one field is set.
-type Client struct {
-	Cgroup    string       // path below the root of cgroup v2; those below it are meant too
-	Namespace string       // file of a network namespace, /run/netns/x for one
-	Source    netip.Prefix // namespaces that have an address in it
-}
 
 // Plan is what the kernel should hold. It is immutable, and a Service that did
 // not change is the same pointer in the next Plan.
@@ -80,10 +69,20 @@ type Plan struct {
 	// lacks stays as it is. The first Plan that is not partial settles that.
 	Partial bool
 
+	// Ended are the drains that ended with this Plan: whoever is still connected
+	// is to be told.
+	Ended []Drain
+
 	rows    model.Groups[vip.Frontend, *vip.Service] // what it was built from
 	retired []retirement                             // oldest first
+	drains  []Drain
 	grace   time.Duration
+	near    *Neighbours
+	ejected *Ejections
 }
+
+// Ejected returns who is out in this Plan.
+func (p *Plan) Ejected() *Ejections { return p.ejected }
 
 // ErrUnsupported is what the error of a service matches that this dataplane can
 // never balance, so that trying again is no use.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Config says where named VIPs live. All nodes of a cluster must have the same
@@ -19,6 +20,22 @@ type Config struct {
 	First6, Last6 netip.Addr
 	// IPv6 says whether IPv6 backends count and IPv6 VIPs are served at all.
 	IPv6 bool
+	// Options are what services ask for whose labels do not say, and Services
+	// what services ask for whatever their labels say: by folded name, such as
+	// web.marathon, or by address.
+	Options  Options
+	Services map[string]Options
+}
+
+// options returns what the service of t asks for, whose labels say said.
+func (c Config) options(t target, said Options) Options {
+	key := t.name
+	if key == "" && len(c.Services) > 0 {
+		key = t.addr.String()
+	}
+	o := c.Services[key].or(said).or(c.Options)
+	o.said = 0
+	return o
 }
 
 // DefaultConfig returns the ranges of DC/OS, so that old and new nodes of one
@@ -79,4 +96,21 @@ func (c Config) whyNone(vip netip.Addr, endpoints []netip.AddrPort) error {
 		return fmt.Errorf("no backend is of the VIP's address family: %v", endpoints)
 	}
 	return fmt.Errorf("no backend is of a family that is switched on: %v", endpoints)
+}
+
+// ServiceKey returns the key in Config.Services of the VIP that is named: by
+// name.framework, the last part being the framework's, or by address.
+func ServiceKey(name string) (string, error) {
+	if a, err := parseAddr(name); err != nil || a.IsValid() {
+		return a.String(), err
+	}
+	i := strings.LastIndexByte(name, '.')
+	if i < 0 {
+		return "", fmt.Errorf("%q is neither an address nor a name with its framework, such as web.marathon", name)
+	}
+	vip, framework := FoldName(name[:i]), FoldName(name[i+1:])
+	if vip == "" || framework == "" {
+		return "", fmt.Errorf("%q has no ASCII letter or digit on one side of the last dot", name)
+	}
+	return vip + "." + framework, nil
 }

@@ -21,6 +21,7 @@ type label struct {
 	name       string // folded; empty for a VIP given by address
 	port       uint16
 	weight     uint16
+	options    *Options // nil for nearly every label
 }
 
 // parseLabel reads the value of a VIP label, "left:port" split at the last
@@ -102,8 +103,8 @@ func nearAddr(text string) error {
 // parseWeight reads the value of a VIP_n_WEIGHT label.
 func parseWeight(value string) (uint16, error) {
 	n, err := strconv.Atoi(value)
-	if err != nil || n < 1 || n > maxWeight {
-		return 0, fmt.Errorf("weight is not a number within 1 to %d", maxWeight)
+	if err != nil || n < 0 || n > maxWeight {
+		return 0, fmt.Errorf("weight is not a number within 0 to %d", maxWeight)
 	}
 	return uint16(n), nil
 }
@@ -117,7 +118,7 @@ func parseKey(key string) (base, option string, ok bool) {
 	}
 	if i := strings.LastIndexByte(key, '_'); i > 0 {
 		switch option = strings.ToUpper(key[i+1:]); option {
-		case "WEIGHT", "AFFINITY", "LOCALITY", "DRAIN":
+		case "WEIGHT", "AFFINITY", "LOCALITY", "DRAIN", "CHOICE", "ALLOW":
 			return key[:i], option, true
 		}
 	}

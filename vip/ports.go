@@ -90,18 +90,33 @@ func (p *Port) setOption(l model.Label) error {
 	if !slices.ContainsFunc(p.Port.Labels, func(l model.Label) bool { return besides(l.Key) }) {
 		return fmt.Errorf("there is no VIP label %s on this port", base)
 	}
-	if option != "WEIGHT" {
-		return errors.New("option is known but has no effect yet")
-	}
-	weight, err := parseWeight(l.Value)
-	if err != nil {
-		return err
-	}
 	for i := range p.labels {
-		if besides(p.labels[i].key) {
-			p.labels[i].weight = weight
+		if !besides(p.labels[i].key) {
+			continue
+		}
+		if err := p.labels[i].setOption(option, l.Value); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (l *label) setOption(option, value string) (err error) {
+	if option == "WEIGHT" {
+		weight, err := parseWeight(value)
+		if err == nil {
+			l.weight = weight
+		}
+		return err
+	}
+	var o Options
+	if l.options != nil {
+		o = *l.options
+	}
+	if err := o.Set(option, value); err != nil {
+		return err
+	}
+	l.options = &o
 	return nil
 }
 

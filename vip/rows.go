@@ -31,7 +31,7 @@ func (b *builder) rows(t target, e *entry) ([]*Service, []model.Problem) {
 		if n < 0 {
 			n = len(served)
 		}
-		rows = append(rows, newService(t, served[:n]).orSame(e.rows))
+		rows = append(rows, b.newService(t, served[:n]).orSame(e.rows))
 		served = served[n:]
 	}
 	return rows, problems
@@ -109,17 +109,22 @@ func (e *entry) offers() []offer {
 // newService makes one row of offers for one frontend, in the order of
 // compareOffers. The first offer of an address is its backend: claims of one
 // address never add up.
-func newService(t target, offers []offer) *Service {
+func (b *builder) newService(t target, offers []offer) *Service {
 	s := &Service{Frontend: offers[0].frontend, Name: t.name, Backends: make([]Backend, 0, len(offers))}
 	if t.name != "" {
 		s.Label, s.Framework = offers[0].left, offers[0].framework
 	}
+	var said Options
 	for _, o := range offers {
+		if o.options != nil {
+			said = said.join(*o.options)
+		}
 		s.Label, s.Framework = min(s.Label, o.left), min(s.Framework, o.framework)
 		if n := len(s.Backends); o.backend.Addr.IsValid() && (n == 0 || s.Backends[n-1].Addr != o.backend.Addr) {
 			s.Backends = append(s.Backends, o.backend)
 		}
 	}
+	s.Options = b.cfg.options(t, said)
 	return s
 }
 
@@ -127,7 +132,7 @@ func newService(t target, offers []offer) *Service {
 func (s *Service) orSame(rows []*Service) *Service {
 	old := findRow(rows, s.Frontend)
 	if old != nil && old.Name == s.Name && old.Label == s.Label && old.Framework == s.Framework &&
-		slices.Equal(old.Backends, s.Backends) {
+		old.Options.Equal(s.Options) && slices.Equal(old.Backends, s.Backends) {
 		return old
 	}
 	return s

@@ -27,8 +27,8 @@ const (
 // String returns the lower-case name.
 func (s State) String() string { return [...]string{"up", "draining", "unhealthy"}[s%3] }
 
-// Backend is one place a service's connections may go. Weight is relative and
-// at least 1; State, not Weight, says whether it is used.
+// Backend is one place a service's connections may go. Weight is relative; of
+// 0 it takes new connections only if no backend of the service has any weight.
 type Backend struct {
 	Addr   netip.AddrPort
 	Weight uint16
@@ -44,6 +44,7 @@ type Service struct {
 	Label     string    // left side of the label as written, the lowest where spellings differ; empty likewise
 	Framework string    // framework name, the lowest where they fold alike; empty likewise
 	Backends  []Backend // sorted by Addr, one per address; may be empty for a VIP given by address
+	Options   Options
 }
 
 // Table holds which services exist, at which address, with which backends. It

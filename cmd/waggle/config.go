@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"time"
 
@@ -70,19 +69,13 @@ type soaConfig struct {
 	Minimum time.Duration `yaml:"minimum" help:"time that the absence of a name may be cached"`
 }
 
-type vipConfig struct {
-	First4 netip.Addr `yaml:"first4" help:"first IPv4 address for named VIPs"`
-	Last4  netip.Addr `yaml:"last4" help:"last IPv4 address for named VIPs"`
-	First6 netip.Addr `yaml:"first6" help:"first IPv6 address for named VIPs"`
-	Last6  netip.Addr `yaml:"last6" help:"last IPv6 address for named VIPs"`
-	IPv6   bool       `yaml:"ipv6" help:"give VIPs IPv6 addresses where backends have them"`
-}
-
 type lbConfig struct {
 	Backend  string        `yaml:"backend" help:"what balances: ebpf, none, or auto for the best this kernel has"`
 	Grace    time.Duration `yaml:"grace" help:"how long a removed VIP goes on refusing connections, longer than names are cached"`
 	Peername bool          `yaml:"peername" help:"let getpeername show the VIP to clients, for 2 µs a connection"`
 	Cgroup   string        `yaml:"cgroup" help:"balance for processes below this cgroup v2 folder only; empty for the whole machine"`
+	Eject    ejectConfig   `yaml:"eject"`
+	Node     []string      `yaml:"node" help:"addresses of this machine as the scheduler knows it, for VIPs that prefer near backends; empty for all it has"`
 	PinDir   string        `yaml:"pin_dir" help:"folder on a bpf file system for the kernel state that outlives the daemon"`
 }
 

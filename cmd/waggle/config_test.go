@@ -66,6 +66,16 @@ func TestAFlagBeatsTheFileWhichBeatsTheDefault(t *testing.T) {
 	}
 }
 
+func TestOptionsOfSingleVIPsMayBeFlags(t *testing.T) {
+	const want = `{"11.0.0.1": {affinity: "client:10m"}, "web.marathon": {drain: "30s", locality: "zone"}}`
+	file := writeFile(t, "waggle.yaml", "vip:\n  services:\n    web.marathon: {locality: zone, drain: 30s}\n    11.0.0.1: {affinity: 'client:10m'}\n")
+	for _, args := range [][]string{{"--config", file}, {"--vip.services", want}} {
+		if got := configOf(t, args...)["vip.services"]; got != want {
+			t.Errorf("%v: %s, want %s", args, got, want)
+		}
+	}
+}
+
 func TestAMesosDNSConfigurationIsTakenAsItIs(t *testing.T) {
 	file := writeFile(t, "config.json", `{
 		"masters": ["10.0.0.1:5050"], "DOMAIN": "DC1.Example-corp", "ttl": 5, "port": 8053,
@@ -113,6 +123,13 @@ func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 		"no ZooKeeper path":  {`{"zk": "zk://10.0.0.1:2181"}`, "mesos.zk"},
 		"bad way of polling": {"mesos: {poll: sometimes}\n", "mesos.poll"},
 		"hasty polling":      {"mesos: {poll_interval: 1ms}\n", "mesos.poll_interval"},
+		"bad affinity":       {"vip: {affinity: cookie}\n", "vip.affinity"},
+		"bad service option": {"vip: {services: {web.marathon: {drain: soon}}}\n", "vip.services.web.marathon.drain"},
+		"unknown option":     {"vip: {services: {web.marathon: {colour: blue}}}\n", "vip.services.web.marathon.colour"},
+		"no framework":       {"vip: {services: {web: {drain: 1s}}}\n", "vip.services.web"},
+		"hasty ejection":     {"lb: {eject: {every: 1ms}}\n", "lb.eject.every"},
+		"no ejection share":  {"lb: {eject: {percent: 0}}\n", "lb.eject.percent"},
+		"bad node":           {"lb: {node: [here]}\n", "lb.node"},
 		"bad level":          {"log: {level: loud}\n", "loud"},
 	}
 	for name, tt := range tests {

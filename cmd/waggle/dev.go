@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"waggle/ebpf"
 	"waggle/internal/devcluster"
 )
 
@@ -124,7 +123,7 @@ func openDevDaemon(cfg fileConfig, cluster *devcluster.Cluster, log *zap.Logger)
 func leaveNothing(cfg fileConfig, balanced bool) error {
 	var errs []error
 	if balanced {
-		_, err := ebpf.Unload(cfg.plane())
+		_, err := unload(cfg)
 		errs = append(errs, err)
 	}
 	if filepath.Dir(cfg.HTTP.Socket) == devState() {

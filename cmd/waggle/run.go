@@ -114,7 +114,7 @@ func openPlane(cfg fileConfig, log *zap.Logger, reg prometheus.Registerer) (_ lb
 	p, err := ebpf.Open(cfg.plane(), log, reg)
 	switch {
 	case err == nil:
-		return p, nil, nil
+		return plane{p}, nil, nil
 	case cfg.LB.Backend == "auto":
 		log.Warn("no balancing here, DNS only", zap.Error(err))
 		return nil, err, nil
@@ -147,6 +147,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.agent.Run(ctx) })
 	g.Go(func() error { return d.dns.Run(ctx) })
 	g.Go(func() error { return d.http.Run(ctx) })
+	g.Go(func() error { return d.keepLocal(ctx) })
 	d.log.Info("running", zap.Stringers("dns", d.dns.Addrs()), zap.Stringers("http", d.http.Addrs()))
 	return errors.Join(g.Wait(), d.addrs.close(), d.close())
 }

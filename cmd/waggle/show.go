@@ -67,15 +67,16 @@ func vipTable(w io.Writer, vips []api.VIP) error {
 	var rows [][]string
 	for _, v := range vips {
 		row := []string{hostPort(v.Address, v.Port), v.Protocol, strings.TrimSuffix(v.Name, ".")}
+		options := strings.Join(v.Options, " ")
 		if len(v.Backends) == 0 {
-			rows = append(rows, append(row, "none", "", ""))
+			rows = append(rows, append(row, "none", "", "", "", options))
 		}
 		for _, b := range v.Backends {
-			rows = append(rows, append(row, hostPort(b.Address, b.Port), b.State, strconv.Itoa(int(b.Weight)), b.Task))
-			row = []string{"", "", ""}
+			rows = append(rows, append(row, hostPort(b.Address, b.Port), b.State, strconv.Itoa(int(b.Weight)), b.Task, options))
+			row, options = []string{"", "", ""}, ""
 		}
 	}
-	return writeTable(w, []string{"VIP", "PROTO", "NAME", "BACKEND", "STATE", "WEIGHT", "TASK"}, rows)
+	return writeTable(w, []string{"VIP", "PROTO", "NAME", "BACKEND", "STATE", "WEIGHT", "TASK", "OPTIONS"}, rows)
 }
 
 func hostPort(a fmt.Stringer, port uint16) string {

@@ -6,8 +6,6 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-
-	"waggle/ebpf"
 )
 
 func newVersion(env) *cobra.Command {
@@ -68,7 +66,7 @@ func newUnload(env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unload",
 		Short: "Remove all kernel state; VIPs stop working on this node",
-		Long:  "Remove all kernel state.\n\nA stopped daemon leaves the kernel balancing. This takes it away: programs, links and maps. Connections that are established go on.",
+		Long:  "Remove all kernel state.\n\nA stopped daemon leaves the kernel balancing. This takes it away: programs, links, maps and routes. Connections that are established go on.",
 		Args:  usageArgs(cobra.NoArgs),
 	}
 	out := addOutputFlag(cmd)
@@ -78,7 +76,7 @@ func newUnload(env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		removed, err := ebpf.Unload(cfg.plane())
+		removed, err := unload(cfg)
 		if *out == "json" {
 			return errors.Join(err, writeJSON(cmd.OutOrStdout(), append([]string{}, removed...)))
 		}

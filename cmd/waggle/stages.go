@@ -33,10 +33,8 @@ func defaultFileConfig() fileConfig {
 				Retry: a.DNS.SOARetry, Expire: a.DNS.SOAExpire, Minimum: a.DNS.SOAMinimum,
 			},
 		},
-		VIP: vipConfig{
-			First4: a.VIP.First4, Last4: a.VIP.Last4, First6: a.VIP.First6, Last6: a.VIP.Last6, IPv6: a.VIP.IPv6,
-		},
-		LB: lbConfig{Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, PinDir: p.PinDir},
+		VIP: defaultVIPConfig(a.VIP),
+		LB:  lbConfig{Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{}, PinDir: p.PinDir},
 		HTTP: httpConfig{
 			Socket: "/run/waggle/waggle.sock",
 			Listen: "127.0.0.1:8123",
@@ -73,6 +71,9 @@ func (c fileConfig) check() error {
 	if c.LB.Grace < c.DNS.DCOSTTL {
 		bad("lb.grace", "%s is shorter than the %s that VIP names are cached", c.LB.Grace, c.DNS.DCOSTTL)
 	}
+	c.VIP.stage(bad)
+	c.LB.node(bad)
+	c.LB.Eject.check(bad)
 	stages := c.agent()
 	return errors.Join(append(errs, c.Mesos.check(), stages.VIP.Check(), stages.DNS.Check())...)
 }
@@ -80,9 +81,9 @@ func (c fileConfig) check() error {
 // agent returns the configuration of the pipeline's stages.
 func (c fileConfig) agent() agent.Config {
 	a := agent.DefaultConfig()
-	a.VIP.First4, a.VIP.Last4, a.VIP.First6, a.VIP.Last6 = c.VIP.First4, c.VIP.Last4, c.VIP.First6, c.VIP.Last6
-	a.VIP.IPv6 = c.VIP.IPv6
-	a.LB.Grace, a.LB.Peername = c.LB.Grace, c.LB.Peername
+	a.VIP = c.VIP.stage(ignore)
+	a.LB.Grace, a.LB.Peername, a.LB.Node = c.LB.Grace, c.LB.Peername, c.LB.node(ignore)
+	a.Eject = c.LB.Eject.stage()
 	d := &a.DNS
 	d.Domain, d.DCOSDomain = c.DNS.Domain, c.DNS.DCOSDomain
 	d.TTL, d.DCOSTTL = c.DNS.TTL, c.DNS.DCOSTTL
@@ -121,6 +122,7 @@ func (c fileConfig) archive() archive.Config {
 func (c fileConfig) plane() ebpf.Config {
 	p := ebpf.DefaultConfig()
 	p.PinDir, p.Cgroup = c.LB.PinDir, c.LB.Cgroup
+	p.Watch = c.LB.Eject.Every > 0
 	return p
 }
 

@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"waggle/api"
 	"waggle/internal/agent"
+	"waggle/lb"
 )
 
 // status tells how the node is after the turn that made s; nil means none yet.
@@ -24,6 +26,9 @@ func (d *daemon) status(s *agent.State) api.Status {
 		st.Balancer.Error = s.Err.Error()
 		st.Reasons = append(st.Reasons, "kernel not up to date: "+st.Balancer.Error)
 	}
+	if s != nil && s.Plan != nil {
+		st.Balancer.Ejected = ejected(s.Plan.Ejected())
+	}
 	for _, a := range d.dns.Addrs() {
 		st.DNS = append(st.DNS, a.String())
 	}
@@ -31,6 +36,18 @@ func (d *daemon) status(s *agent.State) api.Status {
 		st.HTTP = append(st.HTTP, a.String())
 	}
 	return st
+}
+
+// ejected lists who is out.
+func ejected(e *lb.Ejections) []string {
+	var out []string
+	for f, list := range e.All() {
+		for addr, until := range list {
+			out = append(out, fmt.Sprintf("%s/%s %s until %s", f.Addr, f.Proto, addr, until.Format(time.RFC3339)))
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // sourceStatus tells how the sources stand.

@@ -43,6 +43,8 @@ type Config struct {
 	// changes in a storm some milliseconds.
 	TurnEvery time.Duration
 	TurnBurst int
+	// Eject says when backends that refuse connections get none for a while.
+	Eject lb.EjectConfig
 }
 
 // DefaultConfig returns the stages' own defaults, a retry after 1 s, a repair
@@ -56,6 +58,7 @@ func DefaultConfig() Config {
 		RepairEvery: 10 * time.Second,
 		TurnEvery:   5 * time.Millisecond,
 		TurnBurst:   20,
+		Eject:       lb.DefaultEjectConfig(),
 	}
 }
 
@@ -77,6 +80,8 @@ type State struct {
 	Err       error     // why Applied is behind Table; nil when it is not
 	// Unsupported are the services that the Dataplane can never balance.
 	Unsupported []*lb.ServiceError
+
+	near *lb.Neighbours // agents in this node's fault domain
 }
 
 // Agent is the pipeline. Its methods are safe for concurrent use.
@@ -91,6 +96,8 @@ type Agent struct {
 	published atomic.Pointer[publication]
 	dirty     chan struct{} // one slot: a publication waits
 	state     atomic.Pointer[State]
+	drained   drained
+	ejected   atomic.Pointer[lb.Ejections]
 }
 
 type publication struct {
@@ -104,7 +111,7 @@ type publication struct {
 func New(cfg Config, source watcher.Source, plane lb.Dataplane, log *zap.Logger, reg prometheus.Registerer) *Agent {
 	a := &Agent{
 		cfg: cfg, source: source, plane: plane, log: log, now: time.Now,
-		dirty: make(chan struct{}, 1),
+		dirty: make(chan struct{}, 1), drained: drained{poke: make(chan struct{}, 1)},
 	}
 	a.metrics = newMetrics(reg, a)
 	return a
@@ -127,6 +134,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.source.Run(ctx, a.publish) })
 	g.Go(func() error { return a.loop(ctx) })
+	g.Go(func() error { return a.disconnect(ctx) })
+	g.Go(func() error { return a.eject(ctx) })
 	return g.Wait()
 }
 
@@ -201,13 +210,14 @@ func (a *Agent) repaired(ctx context.Context) bool {
 func retriable(e *lb.ServiceError) bool { return !errors.Is(e, lb.ErrUnsupported) }
 
 // wake says when the pipeline must turn again although nothing is published:
-// to retry the kernel, or to let go of a service whose names have expired.
+// to retry the kernel, to let go of a service whose names have expired,
+// or to end a drain.
 func (a *Agent) wake(s *State) (time.Time, bool) {
 	if s.Err != nil {
 		return a.now().Add(a.cfg.RetryAfter), true
 	}
 	if s.Plan != nil {
-		return s.Plan.NextRetirement()
+		return s.Plan.Due()
 	}
 	return time.Time{}, false
 }
@@ -224,9 +234,13 @@ func (a *Agent) turn(ctx context.Context, p *publication) *State {
 	s := &State{Snapshot: p.snapshot, Published: p.at}
 	s.Table = vip.Build(prev.Table, s.Snapshot, a.cfg.VIP)
 	if a.plane != nil {
-		s.Plan = lb.Build(prev.Plan, s.Table, a.cfg.LB, start)
+		s.near = nearOf(prev, s.Snapshot, a.cfg.LB.Node)
+		cfg := a.cfg.LB
+		cfg.Near, cfg.Ejected = s.near, a.ejected.Load()
+		s.Plan = lb.Build(prev.Plan, s.Table, cfg, start)
 		s.Plan.Partial = s.Snapshot.Partial
 		s.take(prev.Applied, a.plane.Apply(ctx, s.Plan))
+		a.drained.add(s.Plan.Ended)
 	}
 	s.Zone = dns.Build(prev.Zone, s.Snapshot, s.Applied, a.cfg.DNS)
 	if ctx.Err() == nil { // else the kernel was not let finish, which is no news

@@ -6,10 +6,12 @@ import (
 )
 
 type metrics struct {
-	turns       prometheus.Counter
-	applyErrors prometheus.Counter
-	turn        prometheus.Histogram
-	convergence prometheus.Histogram
+	turns        prometheus.Counter
+	applyErrors  prometheus.Counter
+	drained      prometheus.Counter
+	disconnected prometheus.Counter
+	turn         prometheus.Histogram
+	convergence  prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
@@ -22,6 +24,10 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 			Name: "waggle_turns_total", Help: "Turns of the pipeline."}),
 		applyErrors: f.NewCounter(prometheus.CounterOpts{
 			Name: "waggle_apply_errors_total", Help: "Turns after which the kernel was not up to date."}),
+		drained: f.NewCounter(prometheus.CounterOpts{
+			Name: "waggle_drains_ended_total", Help: "Backends of services whose drain ended."}),
+		disconnected: f.NewCounter(prometheus.CounterOpts{
+			Name: "waggle_drain_sockets_ended_total", Help: "Sockets that were ended because the drain of their backend was over."}),
 		turn: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "waggle_turn_duration_seconds", Help: "Time one turn of the pipeline took.", Buckets: buckets}),
 		convergence: f.NewHistogram(prometheus.HistogramOpts{
@@ -37,6 +43,21 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 	}
 	gauge("waggle_apps", "Apps in the Snapshot.", func(s *State) float64 { return float64(s.Snapshot.Apps.Len()) })
 	gauge("waggle_services", "Services in the Table.", func(s *State) float64 { return float64(s.Table.Services.Len()) })
+	gauge("waggle_drains", "Backends of services that are draining.", func(s *State) float64 {
+		if s.Plan == nil {
+			return 0
+		}
+		return float64(len(s.Plan.Draining()))
+	})
+	gauge("waggle_backends_ejected", "Backends of services that get no new connections because they refused some.", func(s *State) float64 {
+		n := 0
+		if s.Plan != nil {
+			for _, list := range s.Plan.Ejected().All() {
+				n += len(list)
+			}
+		}
+		return float64(n)
+	})
 	gauge("waggle_problems", "Problems in the input, each of which costs only itself.", func(s *State) float64 {
 		return float64(len(s.Problems()))
 	})

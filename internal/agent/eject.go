@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"go.uber.org/zap"
+
+	"waggle/lb"
+	"waggle/vip"
+)
+
+// counter is what a Dataplane may be besides: one that counts connects.
+type counter interface {
+	BackendStats() iter.Seq2[vip.Frontend, lb.BackendStats]
+}
+
+// eject looks at the counters over and over until ctx ends, and lets the
+// pipeline turn when somebody else is out.
+func (a *Agent) eject(ctx context.Context) error {
+	plane, ok := a.plane.(counter)
+	if !ok || a.cfg.Eject.Every <= 0 {
+		return nil
+	}
+	e := lb.NewEjector(a.cfg.Eject)
+	tick := time.NewTicker(a.cfg.Eject.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		before := a.ejected.Load()
+		now := e.Observe(plane.BackendStats(), a.now())
+		if now == before {
+			continue
+		}
+		a.ejected.Store(now)
+		for f, list := range now.All() {
+			for addr, until := range list {
+				a.log.Warn("backend refuses connections and gets none for now",
+					zap.Stringer("vip", f.Addr), zap.Stringer("backend", addr), zap.Time("until", until))
+			}
+		}
+		select {
+		case a.dirty <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package lb
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"time"
+
+	"waggle/vip"
+)
+
+// EjectConfig says when a backend that others cannot connect to gets no new
+// connections for a while, though the scheduler thinks it is well.
+type EjectConfig struct {
+	// Every is how often the counters are looked at; 0 ejects nothing.
+	Every time.Duration
+	// Failures of connects within Every eject a backend if they are at least
+	// Share of all its connects: few catch a fault sooner and noise as well.
+	Failures uint64
+	Share    float64
+	// Hold is how long a backend is out the first time, and how much longer
+	// each next time, up to ten times that.
+	Hold time.Duration
+}
+
+// DefaultEjectConfig returns no ejection, and once Every is set five failures
+// that are half of all connects for 30 s.
+func DefaultEjectConfig() EjectConfig {
+	return EjectConfig{Failures: 5, Share: 0.5, Hold: 30 * time.Second}
+}
+
+// Ejections are the backends that are out, by service, and until when. It is
+// immutable; nil is none.
+type Ejections struct {
+	out map[vip.Frontend]map[netip.AddrPort]time.Time
+}
+
+// All yields every backend that is out, and until when.
+func (e *Ejections) All() iter.Seq2[vip.Frontend, map[netip.AddrPort]time.Time] {
+	if e == nil {
+		return func(func(vip.Frontend, map[netip.AddrPort]time.Time) bool) {}
+	}
+	return maps.All(e.out)
+}
+
+// has reports whether a backend is out.
+func (e *Ejections) has(f vip.Frontend, addr netip.AddrPort) bool {
+	if e == nil {
+		return false
+	}
+	_, out := e.out[f][addr]
+	return out
+}
+
+// count returns how many backends of row are out.
+func (e *Ejections) count(row *vip.Service) int {
+	n := 0
+	for _, b := range row.Backends {
+		if e.has(row.Frontend, b.Addr) {
+			n++
+		}
+	}
+	return n
+}
+
+// mostOut is how many of n backends may be out at once: a third.
+func mostOut(n int) int { return n / 3 }
+
+// Ejector decides who is out from what the kernel counts. It is for one
+// goroutine.
+type Ejector struct {
+	cfg  EjectConfig
+	seen map[place]BackendStats
+	past map[place]offence
+	now  *Ejections
+}
+
+// place is a backend of a service.
+type place struct {
+	frontend vip.Frontend
+	addr     netip.AddrPort
+}
+
+// offence remembers how often a backend was out, and until when.
+type offence struct {
+	times int
+	until time.Time
+}
+
+// NewEjector returns one that has seen nothing.
+func NewEjector(cfg EjectConfig) *Ejector {
+	return &Ejector{cfg: cfg, seen: map[place]BackendStats{}, past: map[place]offence{}}
+}
+
+// Observe takes the counters as they are at the time now and returns who is
+// out: the same pointer as before where nothing changed. Counters of a service
+// come one after the other, as a Dataplane yields them; those who are out have
+// none.
+func (e *Ejector) Observe(stats iter.Seq2[vip.Frontend, BackendStats], now time.Time) *Ejections {
+	out := map[vip.Frontend]map[netip.AddrPort]time.Time{}
+	for f, list := range e.now.All() {
+		for addr, until := range list {
+			if until.After(now) {
+				put(out, f, addr, until)
+			}
+		}
+	}
+	in, bad, seen := map[vip.Frontend]int{}, map[vip.Frontend][]netip.AddrPort{}, map[place]BackendStats{}
+	for f, s := range stats {
+		at := place{f, s.Addr}
+		in[f]++
+		seen[at] = s
+		if e.fails(e.seen[at], s) {
+			bad[f] = append(bad[f], s.Addr)
+		}
+	}
+	e.seen = seen
+	for f, list := range bad {
+		for _, addr := range list {
+			if len(out[f]) >= mostOut(in[f]+len(e.outOf(f))) {
+				break
+			}
+			if _, already := out[f][addr]; already {
+				continue
+			}
+			o := e.past[place{f, addr}]
+			o.times = min(o.times+1, 10)
+			o.until = now.Add(time.Duration(o.times) * e.cfg.Hold)
+			e.past[place{f, addr}] = o
+			put(out, f, addr, o.until)
+		}
+	}
+	// Who behaved for as long again as it was out starts anew.
+	maps.DeleteFunc(e.past, func(_ place, o offence) bool { return now.After(o.until.Add(time.Duration(o.times) * e.cfg.Hold)) })
+	if !e.same(out) {
+		e.now = &Ejections{out}
+	}
+	return e.now
+}
+
+func (e *Ejector) outOf(f vip.Frontend) map[netip.AddrPort]time.Time {
+	if e.now == nil {
+		return nil
+	}
+	return e.now.out[f]
+}
+
+func (e *Ejector) same(out map[vip.Frontend]map[netip.AddrPort]time.Time) bool {
+	if e.now == nil {
+		return len(out) == 0
+	}
+	return maps.EqualFunc(e.now.out, out, func(a, b map[netip.AddrPort]time.Time) bool { return maps.Equal(a, b) })
+}
+
+// fails reports whether too many connects failed between was and is. Counters
+// that fell belong to a backend that joined anew.
+func (e *Ejector) fails(was, is BackendStats) bool {
+	if is.Connections < was.Connections || is.Failures < was.Failures {
+		was = BackendStats{}
+	}
+	failed, all := uint64(is.Failures-was.Failures), is.Connections-was.Connections
+	return failed >= e.cfg.Failures && float64(failed) >= e.cfg.Share*float64(all)
+}
+
+func put(out map[vip.Frontend]map[netip.AddrPort]time.Time, f vip.Frontend, addr netip.AddrPort, until time.Time) {
+	if out[f] == nil {
+		out[f] = map[netip.AddrPort]time.Time{}
+	}
+	out[f][addr] = until
+}
