@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test build generate lint bench bench-scale soak check clean conformance-dns bench-dns fuzz
+.PHONY: run test build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-connect fuzz
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -69,6 +69,13 @@ BENCH_ROUNDS ?= 5
 bench-dns: $(COREDNS)
 	@scripts/deps dnsperf nsd knot unbound dnsmasq
 	COREDNS=$(COREDNS) BENCH_ROUNDS=$(BENCH_ROUNDS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run TestDNSAgainstPeers ./bench
+
+# bench-connect compares connecting through VIPs with connecting directly, and
+# with nftables, iptables and HAProxy: two minutes at 300 rounds.
+CONNECT_ROUNDS ?= 300
+bench-connect:
+	@scripts/deps iproute2 nftables iptables haproxy
+	BENCH_ROUNDS=$(CONNECT_ROUNDS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run TestConnectAgainstPeers ./bench
 
 # fuzz runs each fuzz target in turn; what it finds is kept in testdata/fuzz.
 FUZZTIME ?= 1m

@@ -209,7 +209,7 @@ func nftables(t *testing.T, ns *testnet.Namespace, n int, dests []netip.AddrPort
 	text := "table ip bench {\n" + chains.String() + "map vips { type ipv4_addr . inet_service : verdict; elements = {\n" + elements.String() +
 		"} }\nchain out { type nat hook output priority -100; ip daddr . tcp dport vmap @vips\n}\n}\n"
 	command(t, ns, text, "nft", "-f", "-")
-	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "dev", "lo")
+	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "dev", "lo", "src", "127.0.0.1")
 	return numbered(n - 1)
 }
 
@@ -230,7 +230,7 @@ func iptables(t *testing.T, ns *testnet.Namespace, n int, dests []netip.AddrPort
 	}
 	text.WriteString("COMMIT\n")
 	command(t, ns, text.String(), "iptables-restore")
-	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "dev", "lo")
+	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "dev", "lo", "src", "127.0.0.1")
 	return numbered(n - 1)
 }
 
