@@ -72,8 +72,18 @@ func disconnectOf(family, proto uint8, wanted func(netip.AddrPort) bool) (ended 
 	if err != nil {
 		return 0, fmt.Errorf("list sockets: %w", err)
 	}
+	if len(doomed) == 0 {
+		return 0, nil
+	}
+	// One socket for all, or each would open its own.
+	s, err := nl.Subscribe(unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return 0, fmt.Errorf("open sock_diag: %w", err)
+	}
+	defer s.Close()
 	for _, id := range doomed {
 		kill := nl.NewNetlinkRequest(sockDestroy, unix.NLM_F_ACK)
+		kill.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_INET_DIAG: {Socket: s}}
 		kill.AddRawData(diagRequest(family, proto, 0, id))
 		if _, kerr := kill.Execute(unix.NETLINK_INET_DIAG, 0); kerr != nil {
 			// ENOENT: it has ended by itself.

@@ -17,7 +17,7 @@ import (
 )
 
 // inhabited is a namespace with a process in it, as a container's is.
-func inhabited(t *testing.T) *testnet.Namespace {
+func inhabited(t testing.TB) *testnet.Namespace {
 	t.Helper()
 	ns := testnet.New(t)
 	cmd := exec.Command("cat")
