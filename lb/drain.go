@@ -20,6 +20,22 @@ type Drain struct {
 	Shared bool
 }
 
+// Idle returns the backends of a frontend that the Table has and that get no
+// new connections: they are being killed or are unhealthy.
+func (p *Plan) Idle(f vip.Frontend) (out []netip.AddrPort) {
+	row, ok := p.rows.Get(f)
+	s, planned := p.Services.Get(f)
+	if !ok || !planned {
+		return nil
+	}
+	for _, b := range row.Backends {
+		if !slices.ContainsFunc(s.Backends, func(t Backend) bool { return t.Addr == b.Addr }) {
+			out = append(out, b.Addr)
+		}
+	}
+	return out
+}
+
 // Draining returns the drains that have not ended, in no particular order. The
 // caller must not change them.
 func (p *Plan) Draining() []Drain { return p.drains }

@@ -28,6 +28,8 @@ var ranks = map[string]int{
 	"watcher/archive": 2,
 
 	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
+	"internal/vmtest/guest/script": 0, "internal/vmtest/guest": 1, "internal/vmtest": 4,
+
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
 
 	"dns/guard": 1,
@@ -41,7 +43,7 @@ var ranks = map[string]int{
 
 // testOnly packages are imported by tests and by bench, never by the program.
 var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "watcher/zk/zktest", "internal/testnet", "internal/outside",
-	"internal/dnscheck", "internal/dnspeer"}
+	"internal/dnscheck", "internal/dnspeer", "internal/vmtest"}
 
 // owners lists the packages that may import a library; whatever is not listed
 // here may be imported by nobody.
@@ -50,6 +52,8 @@ var owners = map[string][]string{
 	"github.com/cilium/ebpf":              {"ebpf"},
 	"github.com/vishvananda/netlink":      {"internal/hostnet", "lb/ipvs", "internal/testnet"},
 	"github.com/vishvananda/netns":        {"internal/hostnet", "lb/ipvs", "internal/testnet"},
+	"github.com/moby/ipvs":                {"lb/ipvs"},
+	"github.com/google/nftables":          {"lb/ipvs"},
 	"github.com/go-zookeeper/zk":          {"watcher/zk", "watcher/zk/zktest"},
 	"github.com/maypok86/otter/v2":        {"dns/forward"},
 	"github.com/spf13/cobra":              {"cmd/waggle"},

@@ -50,3 +50,23 @@ func parsed(list []net.Addr) []netip.Addr {
 	}
 	return out
 }
+
+// Outgoing returns the addresses that the machine's connections to the outside
+// come from, one of each family; the zero Addr where nothing leads out.
+func Outgoing() (v4, v6 netip.Addr) {
+	from := func(network, to string) netip.Addr {
+		c, err := net.Dial(network, to) // sends nothing: it only asks for the route
+		if err != nil {
+			return netip.Addr{}
+		}
+		defer c.Close()
+		a := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+		if a.IsLoopback() {
+			return netip.Addr{}
+		}
+		return a
+	}
+	// Addresses for documentation (RFC 5737, RFC 3849), which are everywhere and
+	// nowhere.
+	return from("udp4", "192.0.2.1:9"), from("udp6", "[2001:db8::1]:9")
+}
