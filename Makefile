@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-connect fuzz
+.PHONY: run test test-vm build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-connect fuzz
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -23,9 +23,14 @@ build:
 
 # test runs everything; as root the privileged tests too.
 test:
-	@scripts/deps memcached iproute2 iputils-ping zookeeper
+	@scripts/deps memcached iproute2 iputils-ping zookeeper qemu-system-x86 busybox-static
 	@scripts/deps nsd knot knot-dnsutils dnsutils
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
+
+# test-vm runs what is to run on other kernels, which test does too.
+test-vm:
+	@scripts/deps qemu-system-x86 busybox-static
+	$(GO) test -count=1 -timeout $(TIMEOUT) -v ./internal/vmtest
 
 # generate rebuilds the eBPF objects and everything else made from source.
 generate:
@@ -36,6 +41,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
+	$(GO) vet -tags vmtest ./lb/ipvs
 	$(GO) tool staticcheck ./...
 
 # check is what a change must pass before it is pushed.

@@ -51,8 +51,9 @@ type ZooKeeper struct {
 
 // Balancer is how VIPs reach the kernel.
 type Balancer struct {
-	Kind  string `json:"kind"`            // ebpf or none
-	Error string `json:"error,omitempty"` // why it is none, or what it could not program
+	Kind   string `json:"kind"`            // ebpf, ipvs or none
+	Chosen string `json:"chosen"`          // why that
+	Error  string `json:"error,omitempty"` // why it is none, or what it could not program
 	// Ejected are the backends that get no new connections because they
 	// refused some, each as "VIP backend until".
 	Ejected []string `json:"ejected,omitempty"`

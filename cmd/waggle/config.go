@@ -70,13 +70,19 @@ type soaConfig struct {
 }
 
 type lbConfig struct {
-	Backend  string        `yaml:"backend" help:"what balances: ebpf, none, or auto for the best this kernel has"`
+	Backend  string        `yaml:"backend" help:"what balances: ebpf, ipvs, none, or auto for the best this kernel has"`
 	Grace    time.Duration `yaml:"grace" help:"how long a removed VIP goes on refusing connections, longer than names are cached"`
 	Peername bool          `yaml:"peername" help:"let getpeername show the VIP to clients, for 2 µs a connection"`
 	Cgroup   string        `yaml:"cgroup" help:"balance for processes below this cgroup v2 folder only; empty for the whole machine"`
 	Eject    ejectConfig   `yaml:"eject"`
 	Node     []string      `yaml:"node" help:"addresses of this machine as the scheduler knows it, for VIPs that prefer near backends; empty for all it has"`
 	PinDir   string        `yaml:"pin_dir" help:"folder on a bpf file system for the kernel state that outlives the daemon"`
+	IPVS     ipvsConfig    `yaml:"ipvs"`
+}
+
+type ipvsConfig struct {
+	Containers string `yaml:"containers" help:"folder whose files name network namespaces to balance in by IPVS, as DC/OS' CNI plugin writes it; empty for none"`
+	TakeOver   bool   `yaml:"take_over" help:"make services ours that another balancer has put into IPVS; it must be gone for good"`
 }
 
 type httpConfig struct {

@@ -13,6 +13,7 @@ import (
 	"waggle/ebpf"
 	"waggle/internal/hostnet"
 	"waggle/lb"
+	"waggle/lb/ipvs"
 )
 
 // plane is the balancer with what it leaves to the machine's network: ending
@@ -76,9 +77,11 @@ func (d *daemon) keepLocal(ctx context.Context) error {
 // unload removes all kernel state, and says what there was.
 func unload(cfg fileConfig) ([]string, error) {
 	removed, err := ebpf.Unload(cfg.plane())
+	more, ipvsErr := ipvs.Unload(cfg.ipvs())
+	removed = append(removed, more...)
 	routes, routeErr := hostnet.SetLocal(nil)
 	if routes > 0 {
 		removed = append(removed, fmt.Sprintf("%d routes of VIPs", routes))
 	}
-	return removed, errors.Join(err, routeErr)
+	return removed, errors.Join(err, ipvsErr, routeErr)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,10 +13,8 @@ import (
 
 	"waggle/api"
 	"waggle/dns"
-	"waggle/ebpf"
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
-	"waggle/lb"
 	"waggle/watcher"
 	"waggle/watcher/archive"
 	"waggle/watcher/file"
@@ -60,12 +57,11 @@ type daemon struct {
 	files  *file.Source    // nil without
 	merged *watcher.Merge  // of these
 	kept   *archive.Source // around merged
-	plane  lb.Dataplane    // nil without balancing
-	noLB   error           // why plane is nil
-	agent  *agent.Agent
-	addrs  *addresses // nil without
-	dns    *dns.Server
-	http   *api.Server
+	balancer
+	agent *agent.Agent
+	addrs *addresses // nil without
+	dns   *dns.Server
+	http  *api.Server
 }
 
 // openDaemon opens everything that can fail: the kernel last, since what is
@@ -97,29 +93,12 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	if err := errors.Join(d.dns.Listen(), d.http.Listen()); err != nil {
 		return nil, err
 	}
-	if d.plane, d.noLB, err = openPlane(cfg, log.Named("lb"), reg); err != nil {
+	if d.balancer, err = openBalancer(cfg, log.Named("lb"), reg); err != nil {
 		return nil, err
 	}
 	d.kept = archive.New(cfg.archive(), d.merged, d.merged.Spoken, log.Named("archive"), reg)
 	d.agent = agent.New(cfg.agent(), d.kept, d.plane, log.Named("agent"), reg)
 	return d, nil
-}
-
-// openPlane opens what cfg asks for. With "auto" a kernel that cannot balance
-// is no failure: the reason is returned beside a nil Dataplane.
-func openPlane(cfg fileConfig, log *zap.Logger, reg prometheus.Registerer) (_ lb.Dataplane, reason, err error) {
-	if cfg.LB.Backend == "none" {
-		return nil, errors.New("turned off by lb.backend: none"), nil
-	}
-	p, err := ebpf.Open(cfg.plane(), log, reg)
-	switch {
-	case err == nil:
-		return plane{p}, nil, nil
-	case cfg.LB.Backend == "auto":
-		log.Warn("no balancing here, DNS only", zap.Error(err))
-		return nil, err, nil
-	}
-	return nil, nil, fmt.Errorf("open balancer: %w", err)
 }
 
 // newResolver returns the resolver for the daemon's own questions, which never
@@ -148,6 +127,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.dns.Run(ctx) })
 	g.Go(func() error { return d.http.Run(ctx) })
 	g.Go(func() error { return d.keepLocal(ctx) })
+	if r, ok := d.plane.(runner); ok {
+		g.Go(func() error { return r.Run(ctx) })
+	}
 	d.log.Info("running", zap.Stringers("dns", d.dns.Addrs()), zap.Stringers("http", d.http.Addrs()))
 	return errors.Join(g.Wait(), d.addrs.close(), d.close())
 }

@@ -158,7 +158,7 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	lines := [][2]string{
 		{"waggle " + st.Version, word},
 		{"scheduler", source},
-		{"balancer", st.Balancer.Kind},
+		{"balancer", st.Balancer.Kind + " (" + st.Balancer.Chosen + ")"},
 		{"DNS", strings.Join(st.DNS, ", ")},
 		{"HTTP", strings.Join(st.HTTP, ", ")},
 		{"knows", fmt.Sprintf("%d apps, %d tasks, %d agents", st.Counts.Apps, st.Counts.Tasks, st.Counts.Agents)},

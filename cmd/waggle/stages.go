@@ -13,6 +13,7 @@ import (
 	"waggle/ebpf"
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
+	"waggle/lb/ipvs"
 	"waggle/watcher/archive"
 )
 
@@ -34,7 +35,7 @@ func defaultFileConfig() fileConfig {
 			},
 		},
 		VIP: defaultVIPConfig(a.VIP),
-		LB:  lbConfig{Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{}, PinDir: p.PinDir},
+		LB:  lbConfig{IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers}, Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{}, PinDir: p.PinDir},
 		HTTP: httpConfig{
 			Socket: "/run/waggle/waggle.sock",
 			Listen: "127.0.0.1:8123",
@@ -59,9 +60,9 @@ func (c fileConfig) check() error {
 		bad("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
 	switch c.LB.Backend {
-	case "auto", "ebpf", "none":
+	case "auto", "ebpf", "ipvs", "none":
 	default:
-		bad("lb.backend", "%q is none of auto, ebpf, none", c.LB.Backend)
+		bad("lb.backend", "%q is none of auto, ebpf, ipvs, none", c.LB.Backend)
 	}
 	switch c.Log.Format {
 	case "console", "json":
@@ -124,6 +125,11 @@ func (c fileConfig) plane() ebpf.Config {
 	p.PinDir, p.Cgroup = c.LB.PinDir, c.LB.Cgroup
 	p.Watch = c.LB.Eject.Every > 0
 	return p
+}
+
+func (c fileConfig) ipvs() ipvs.Config {
+	v4, v6 := hostnet.Outgoing()
+	return ipvs.Config{Node4: v4, Node6: v6, Containers: c.LB.IPVS.Containers, TakeOver: c.LB.IPVS.TakeOver}
 }
 
 func (c fileConfig) http() api.Config {

@@ -14,9 +14,9 @@ import (
 func (d *daemon) status(s *agent.State) api.Status {
 	st := api.Status{Version: readVersion().Version, Ready: s != nil, Reasons: []string{}}
 	d.sourceStatus(&st)
-	st.Balancer.Kind = "ebpf"
+	st.Balancer = api.Balancer{Kind: d.kind, Chosen: d.chosen}
 	if d.plane == nil {
-		st.Balancer = api.Balancer{Kind: "none", Error: d.noLB.Error()}
+		st.Balancer.Error = d.noLB.Error()
 		st.Reasons = append(st.Reasons, "no balancing: "+st.Balancer.Error)
 	}
 	if s != nil {
