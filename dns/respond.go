@@ -98,7 +98,7 @@ func (r *responder) look(room, packet []byte, turn uint32) (reply []byte, rcode,
 	case wire.Slow:
 		return nil, 0, 0
 	case wire.Foreign:
-		return r.query.Refuse(room, packet, dns.RcodeRefused), dns.RcodeRefused, 0
+		return r.foreign(room, packet)
 	}
 	return reply, int(outcome.Rcode), 1 + int(outcome.Domain)
 }
@@ -212,6 +212,10 @@ func (s *Server) later(j job) {
 // work answers jobs until there will be no more.
 func (s *Server) work(t *tally) {
 	for j := range s.jobs {
+		if s.forwards(j.packet) {
+			s.cfg.Forward.Resolve(j.packet, j.client.Addr(), false, j.reply)
+			continue
+		}
 		if out := s.handle(j.packet, j.client, t); out != nil {
 			j.reply(out)
 		}

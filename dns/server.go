@@ -39,6 +39,8 @@ type ServerConfig struct {
 	// Allow are the networks that are answered, all others get REFUSED and
 	// nothing else; nil is everybody.
 	Allow []netip.Prefix
+	// Forward answers names that no zone has. Nil refuses them.
+	Forward Forwarder
 	// Transfer are the networks that may have whole zones (AXFR).
 	Transfer []netip.Prefix
 	// Limit is how many replies over UDP a network gets, Unlimited those that

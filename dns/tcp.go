@@ -84,7 +84,12 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, client netip.
 		reply, later := r.answerNow(room[:0], frame, client)
 		done := false
 		if later {
-			if done, err = s.transfer(frame, client, out, t); !done {
+			done, err = s.transfer(frame, client, out, t)
+			switch {
+			case done:
+			case s.forwards(frame):
+				reply = s.forward(ctx, frame, client.Addr())
+			default:
 				reply = s.handle(frame, client, t)
 			}
 		}

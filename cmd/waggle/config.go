@@ -57,6 +57,7 @@ type dnsConfig struct {
 	CookieSecrets string         `yaml:"cookie_secrets" help:"file with secrets of 32 hexadecimal digits for DNS cookies, one a line, the first to make and all to prove them; empty makes one up each day"`
 	Limit         dnsLimitConfig `yaml:"limit"`
 	TCP           dnsTCPConfig   `yaml:"tcp"`
+	Forward       forwardConfig  `yaml:"forward"`
 	Log           dnsLogConfig   `yaml:"log"`
 }
 

@@ -50,6 +50,7 @@ func defaultDNSServer(d *dnsConfig) {
 	d.Limit = dnsLimitConfig{Rate: s.Limit.Rate, Burst: s.Limit.Burst, Slip: s.Limit.Slip, Exempt: []string{"loopback", "own"}}
 	d.TCP = dnsTCPConfig{Connections: uint16(s.Connections), PerClient: uint16(s.ConnectionsEach), Idle: s.Idle}
 	d.Log = dnsLogConfig{Names: []string{}}
+	d.Forward = defaultForwardConfig()
 }
 
 // server returns the configuration of the DNS server. What cannot be read is

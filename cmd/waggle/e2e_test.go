@@ -104,7 +104,7 @@ func (n *node) verb(name string, args ...string) []string {
 	return append([]string{
 		name, "--dns.listen", n.addr.String() + ":53", "--http.listen", "", "--http.socket", n.socket(),
 		"--lb.pin_dir", n.pins(), "--lb.cgroup", n.cgroup, "--lb.backend", "ebpf", "--log.level", "info",
-		"--state.dir", n.archive(),
+		"--state.dir", n.archive(), "--dns.forward.on=false",
 	}, args...)
 }
 

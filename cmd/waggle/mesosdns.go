@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ type mesosDNSConfig struct {
 	SOAExpire              int64
 	MesosHTTPSOn           bool
 	Zk                     string
+	ExternalOn             bool
+	Resolvers              []string
+	ZoneResolvers          map[string][]string
 }
 
 // readMesosDNS lays a mesos-dns config.json over cfg, with mesos-dns' own
@@ -43,6 +47,7 @@ func readMesosDNS(text []byte, cfg *fileConfig) error {
 		SRVRecordDefaultWeight: 1,
 		SOAMName:               "ns1.mesos", SOARName: "root.ns1.mesos",
 		SOARefresh: 60, SOARetry: 600, SOAExpire: 86400,
+		ExternalOn: true,
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return fmt.Errorf("read as a mesos-dns configuration: %w", err)
@@ -66,6 +71,13 @@ func readMesosDNS(text []byte, cfg *fileConfig) error {
 		Refresh: seconds(m.SOARefresh), Retry: seconds(m.SOARetry), Expire: seconds(m.SOAExpire),
 		Minimum: seconds(m.TTL), // mesos-dns ignores its SOAMinttl and uses ttl
 	}
+	d.Forward.On, d.Forward.Upstreams = m.ExternalOn, append([]string{}, m.Resolvers...)
+	for zone, servers := range m.ZoneResolvers {
+		for _, server := range servers {
+			d.Forward.Zones = append(d.Forward.Zones, zone+"="+server)
+		}
+	}
+	slices.Sort(d.Forward.Zones)
 	cfg.HTTP.Listen = ""
 	if m.HTTPOn {
 		cfg.HTTP.Listen = net.JoinHostPort(m.HTTPListener, strconv.Itoa(m.HTTPPort))

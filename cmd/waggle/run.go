@@ -13,6 +13,7 @@ import (
 
 	"waggle/api"
 	"waggle/dns"
+	"waggle/dns/forward"
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
 	"waggle/watcher"
@@ -58,10 +59,11 @@ type daemon struct {
 	merged *watcher.Merge  // of these
 	kept   *archive.Source // around merged
 	balancer
-	agent *agent.Agent
-	addrs *addresses // nil without
-	dns   *dns.Server
-	http  *api.Server
+	agent   *agent.Agent
+	addrs   *addresses        // nil without
+	forward *forward.Resolver // nil without
+	dns     *dns.Server
+	http    *api.Server
 }
 
 // openDaemon opens everything that can fail: the kernel last, since what is
@@ -88,6 +90,13 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	}
 	server := cfg.dnsServer()
 	server.Inherited = dns.Activated()
+	if cfg.DNS.Forward.On {
+		own := ownServer(cfg.DNS.addrPorts(told))
+		if d.forward, err = forward.New(cfg.forwarder(own, told), nil, log.Named("forward"), reg); err != nil {
+			return nil, err
+		}
+		server.Forward = d.forward
+	}
 	d.dns = dns.NewServer(server, func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
 	d.http = api.New(cfg.http(), d.view, reg, log.Named("http"))
 	if err := errors.Join(d.dns.Listen(), d.http.Listen()); err != nil {
@@ -104,20 +113,24 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 // newResolver returns the resolver for the daemon's own questions, which never
 // asks an address that the daemon itself listens on.
 func newResolver(listen []netip.AddrPort) (*hostnet.Resolver, error) {
-	ours := map[netip.AddrPort]bool{}
-	for _, a := range listen {
-		ours[a] = true
-	}
-	own := func(a netip.AddrPort) bool {
-		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())
-		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
-		return ours[a] || (ours[any4] || ours[any6]) && hostnet.IsLocal(a.Addr())
-	}
-	servers, err := hostnet.Upstreams(hostnet.ResolvConf, own)
+	servers, err := hostnet.Upstreams(hostnet.ResolvConf, ownServer(listen))
 	if err != nil {
 		return nil, err
 	}
 	return hostnet.NewResolver(servers), nil
+}
+
+// ownServer returns what tells whether an address is one that is listened on.
+func ownServer(listen []netip.AddrPort) func(netip.AddrPort) bool {
+	ours := map[netip.AddrPort]bool{}
+	for _, a := range listen {
+		ours[a] = true
+	}
+	return func(a netip.AddrPort) bool {
+		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())
+		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
+		return ours[a] || (ours[any4] || ours[any6]) && hostnet.IsLocal(a.Addr())
+	}
 }
 
 // run serves until ctx ends or a part fails.
@@ -126,6 +139,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.agent.Run(ctx) })
 	g.Go(func() error { return d.dns.Run(ctx) })
 	g.Go(func() error { return d.http.Run(ctx) })
+	if d.forward != nil {
+		g.Go(func() error { return d.forward.Run(ctx) })
+	}
 	g.Go(func() error { return d.keepLocal(ctx) })
 	if r, ok := d.plane.(runner); ok {
 		g.Go(func() error { return r.Run(ctx) })

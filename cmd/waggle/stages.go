@@ -59,6 +59,9 @@ func (c fileConfig) check() error {
 	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
 		bad("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
+	if c.DNS.Forward.On {
+		c.forwarder(ownServer(c.DNS.addrPorts(told)), bad)
+	}
 	switch c.LB.Backend {
 	case "auto", "ebpf", "ipvs", "none":
 	default:
