@@ -57,6 +57,26 @@ type Balancer struct {
 	// Ejected are the backends that get no new connections because they
 	// refused some, each as "VIP backend until".
 	Ejected []string `json:"ejected,omitempty"`
+	// Missing are the programs that this kernel does not take, with its words.
+	Missing  map[string]string `json:"missing,omitempty"`
+	SelfTest *SelfTest         `json:"self_test,omitempty"` // nil before the first
+	Events   []BalancerEvent   `json:"events,omitempty"`    // the last, oldest first
+}
+
+// SelfTest is how a process in a cgroup of its own fared with a VIP.
+type SelfTest struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error,omitempty"` // empty if it got through
+}
+
+// BalancerEvent is something rare that the kernel told.
+type BalancerEvent struct {
+	At       time.Time `json:"at"`
+	What     string    `json:"what"` // no backend, denied or failed
+	VIP      string    `json:"vip"`
+	Protocol string    `json:"protocol"`
+	Backend  string    `json:"backend,omitempty"` // of a connect that failed
+	Cgroup   uint64    `json:"cgroup,omitempty"`  // id of the client's
 }
 
 // Counts are the sizes of what the node knows and serves.

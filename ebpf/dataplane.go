@@ -88,6 +88,9 @@ func (d *Dataplane) open(cfg Config, reg prometheus.Registerer) (err error) {
 		}
 	}
 	d.noteUnknownLocked()
+	if d.probe, err = newProbe(cfg.SelfTest); err != nil {
+		return err
+	}
 	if d.events, err = openEvents(d); err != nil {
 		return err
 	}
@@ -235,11 +238,14 @@ func (d *Dataplane) changesLocked(p *lb.Plan) (v4, v6 []change) {
 	for f, s := range p.Services.All() {
 		note(f, s)
 	}
+	if d.probe != nil {
+		note(d.probe.service.Frontend, d.probe.service)
+	}
 	if p.Partial {
 		return v4, v6
 	}
 	for f := range d.heldLocked() {
-		if _, ok := p.Services.Get(f); !ok {
+		if _, ok := p.Services.Get(f); !ok && !d.probe.is(f) {
 			note(f, nil)
 		}
 	}

@@ -15,9 +15,9 @@ import (
 type collector struct {
 	reg prometheus.Registerer // nil for none
 
-	connections, refusals, denied, failures   *prometheus.Desc // by service
-	backend, backendFailures, active, latency *prometheus.Desc // by backend
-	services, free, waits, events, repairs    *prometheus.Desc
+	connections, refusals, denied, failures          *prometheus.Desc // by service
+	backend, backendFailures, active, latency        *prometheus.Desc // by backend
+	services, free, waits, events, repairs, selfTest *prometheus.Desc
 
 	// mu guards plane, which is nil once it is closed.
 	mu    sync.Mutex
@@ -43,6 +43,7 @@ func newMetrics(reg prometheus.Registerer, d *Dataplane) (*collector, error) {
 		free:            desc("free", "Entries of a kernel map that are not in use.", "map"),
 		waits:           desc("waits_total", "Waits for running programs, so that what they read can be used again."),
 		events:          desc("events_total", "Events told by the kernel, at most one a second for each service and CPU.", "what"),
+		selfTest:        desc("selftest_ok", "Whether a process in a cgroup of its own got through a VIP at the last try."),
 		repairs:         desc("repairs_total", "Programs and pins that somebody else removed and that were put back."),
 	}
 	if reg == nil {
@@ -58,7 +59,7 @@ func newMetrics(reg prometheus.Registerer, d *Dataplane) (*collector, error) {
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.connections, c.refusals, c.denied, c.failures, c.backend, c.backendFailures, c.active, c.latency,
-		c.services, c.free, c.waits, c.events, c.repairs,
+		c.services, c.free, c.waits, c.events, c.repairs, c.selfTest,
 	} {
 		out <- d
 	}
@@ -91,6 +92,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	put(c.waits, prometheus.CounterValue, float64(counts.waits))
 	put(c.repairs, prometheus.CounterValue, float64(counts.repairs))
+	if t := d.probe.result(); t != nil {
+		ok := 0.0
+		if t.Error == "" {
+			ok = 1
+		}
+		put(c.selfTest, prometheus.GaugeValue, ok)
+	}
 	for _, what := range []string{NoBackend, Denied, FailedConnect} {
 		put(c.events, prometheus.CounterValue, float64(counts.events[what]), what)
 	}

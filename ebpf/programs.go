@@ -2,7 +2,6 @@ package ebpf
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -160,15 +159,4 @@ func loadOneByOne(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions, missin
 		one.Close()
 	}
 	return coll, nil
-}
-
-// Missing returns the programs that this kernel does not take, with its words.
-func (d *Dataplane) Missing() map[string]string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := map[string]string{}
-	for name, err := range d.objs.missing {
-		out[name] = fmt.Sprint(err)
-	}
-	return out
 }

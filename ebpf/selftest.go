@@ -1,6 +1,208 @@
 package ebpf
 
-// probe is the service that the self-test connects to.
-type probe struct{}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 
-func (p *probe) close() error { return nil }
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"waggle/lb"
+	"waggle/model"
+	"waggle/vip"
+)
+
+const (
+	// probeVIP is of TEST-NET-1 (RFC 5737): nothing answers there but for us.
+	probeVIP = "192.0.2.1:1"
+	// probeCgroup is where the self-test's process runs, below the cgroup that
+	// is balanced, as a container would.
+	probeCgroup = "waggle-selftest"
+	probeEvery  = time.Minute
+	probeFirst  = time.Second // while there is nothing to test yet
+	probeLimit  = 10 * time.Second
+)
+
+// errNotYet says that there is no Plan in the kernel yet.
+var errNotYet = errors.New("nothing is programmed yet")
+
+// SelfTest is how the last self-test went.
+type SelfTest struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error,omitempty"` // empty if it worked
+}
+
+// probe is the service that the self-test connects to: a VIP of our own that
+// leads to a listener of our own.
+type probe struct {
+	command  []string
+	service  *lb.Service
+	listener net.Listener
+	done     chan struct{}
+
+	mu   sync.Mutex
+	last *SelfTest // guarded by mu; nil before the first
+}
+
+// newProbe listens. No command means no probe.
+func newProbe(command []string) (*probe, error) {
+	if len(command) == 0 {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for the self-test: %w", err)
+	}
+	p := &probe{command: command, listener: l, done: make(chan struct{})}
+	p.service = &lb.Service{
+		Frontend: vip.Frontend{Addr: netip.MustParseAddrPort(probeVIP), Proto: model.TCP},
+		Backends: []lb.Backend{{Addr: netip.MustParseAddrPort(l.Addr().String()), Weight: 1}},
+	}
+	go func() {
+		defer close(p.done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	return p, nil
+}
+
+func (p *probe) is(f vip.Frontend) bool { return p != nil && p.service.Frontend == f }
+
+func (p *probe) close() error {
+	if p == nil {
+		return nil
+	}
+	err := p.listener.Close()
+	<-p.done
+	return err
+}
+
+// Run tests every minute, as Config.SelfTest says, until ctx ends: a process in
+// a cgroup of its own connects to a VIP of ours. The programs may be attached
+// and yet not run there, which nothing else would show. It returns ctx's error.
+func (d *Dataplane) Run(ctx context.Context) error {
+	if d.probe == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	wait := time.NewTimer(probeFirst)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wait.C:
+		}
+		err := d.selfTest(ctx)
+		if errors.Is(err, errNotYet) {
+			wait.Reset(probeFirst)
+			continue
+		}
+		if ctx.Err() == nil {
+			d.noteSelfTest(err)
+		}
+		wait.Reset(probeEvery)
+	}
+}
+
+func (d *Dataplane) noteSelfTest(err error) {
+	result := &SelfTest{At: time.Now()}
+	if err != nil {
+		result.Error = err.Error()
+	}
+	p := d.probe
+	p.mu.Lock()
+	before := p.last
+	p.last = result
+	p.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || before.Error != result.Error):
+		d.log.Error("self-test: a process of another cgroup is not balanced", zap.Error(err))
+	case err == nil && before != nil && before.Error != "":
+		d.log.Info("self-test: processes of other cgroups are balanced again")
+	}
+}
+
+// selfTest runs the command in the cgroup of the probe.
+func (d *Dataplane) selfTest(ctx context.Context) error {
+	d.mu.Lock()
+	ready := d.services != nil && d.v4.holds(d.probe.service.Frontend)
+	d.mu.Unlock()
+	if !ready {
+		return errNotYet
+	}
+	cgroup, err := makeCgroup(d.cgroup, probeCgroup)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		cgroup.Close()
+		_ = unix.Unlinkat(int(d.cgroup.Fd()), probeCgroup, unix.AT_REMOVEDIR) // or the next one uses it
+	}()
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	args := append(slices.Clone(d.probe.command[1:]), probeVIP)
+	cmd := exec.CommandContext(ctx, d.probe.command[0], args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("connect to %s from cgroup %s: %w: %s", probeVIP, probeCgroup, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// makeCgroup makes the named cgroup below parent, unless it is there, and opens
+// it.
+func makeCgroup(parent *os.File, name string) (*os.File, error) {
+	at := int(parent.Fd())
+	if err := unix.Mkdirat(at, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("make cgroup %s: %w", name, err)
+	}
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Status is how the Dataplane is, beyond what Apply returns.
+type Status struct {
+	Missing  map[string]string `json:"missing,omitempty"` // programs that the kernel does not take, and its words
+	SelfTest *SelfTest         `json:"self_test,omitempty"`
+	Events   []Event           `json:"events,omitempty"` // the last, at most 100, oldest first
+}
+
+// Status returns how the Dataplane is.
+func (d *Dataplane) Status() Status {
+	s := Status{Events: d.Events(), SelfTest: d.probe.result()}
+	for name, err := range d.objs.missing {
+		if s.Missing == nil {
+			s.Missing = map[string]string{}
+		}
+		s.Missing[name] = err.Error()
+	}
+	return s
+}
+
+func (p *probe) result() *SelfTest {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}

@@ -77,6 +77,8 @@ type lbConfig struct {
 	Cgroup   string        `yaml:"cgroup" help:"balance for processes below this cgroup v2 folder only; empty for the whole machine"`
 	Eject    ejectConfig   `yaml:"eject"`
 	Node     []string      `yaml:"node" help:"addresses of this machine as the scheduler knows it, for VIPs that prefer near backends; empty for all it has"`
+	Watch    bool          `yaml:"watch" help:"count failed connects and time others, per backend, for 2 µs a connection"`
+	SelfTest bool          `yaml:"self_test" help:"connect through a VIP of our own every minute, from a cgroup of its own"`
 	PinDir   string        `yaml:"pin_dir" help:"folder on a bpf file system for the kernel state that outlives the daemon"`
 	IPVS     ipvsConfig    `yaml:"ipvs"`
 }

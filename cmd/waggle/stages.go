@@ -35,7 +35,7 @@ func defaultFileConfig() fileConfig {
 			},
 		},
 		VIP: defaultVIPConfig(a.VIP),
-		LB:  lbConfig{IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers}, Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{}, PinDir: p.PinDir},
+		LB:  lbConfig{IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers}, Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{}, PinDir: p.PinDir, SelfTest: true},
 		HTTP: httpConfig{
 			Socket: "/run/waggle/waggle.sock",
 			Listen: "127.0.0.1:8123",
@@ -121,13 +121,6 @@ func (c fileConfig) archive() archive.Config {
 	a := archive.DefaultConfig()
 	a.Dir = c.State.Dir
 	return a
-}
-
-func (c fileConfig) plane() ebpf.Config {
-	p := ebpf.DefaultConfig()
-	p.PinDir, p.Cgroup = c.LB.PinDir, c.LB.Cgroup
-	p.Watch = c.LB.Eject.Every > 0
-	return p
 }
 
 func (c fileConfig) ipvs() ipvs.Config {

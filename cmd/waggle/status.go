@@ -19,6 +19,7 @@ func (d *daemon) status(s *agent.State) api.Status {
 		st.Balancer.Error = d.noLB.Error()
 		st.Reasons = append(st.Reasons, "no balancing: "+st.Balancer.Error)
 	}
+	d.balancerStatus(&st)
 	if s != nil {
 		st.Source.Published, st.Counts = s.Published, counts(s)
 	}
