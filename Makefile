@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test test-vm build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-connect fuzz
+.PHONY: run test test-vm build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-connect bench-program fuzz
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -68,6 +68,13 @@ SEED    ?=
 soak:
 	@scripts/deps zookeeper iproute2
 	WAGGLE_SOAK=$(LENGTH) WAGGLE_SEED=$(SEED) WAGGLE_NO_SKIP=1 $(GO) test -count=1 -v -run TestFaults -timeout 0 ./cmd/waggle
+
+# bench-program measures what a change of the Plan, and a connect, cost the
+# balancer.
+bench-program:
+	@scripts/deps iproute2
+	$(GO) test -count=1 -run "^$$" -bench "^BenchmarkProgram$$" -benchtime 20x -timeout $(TIMEOUT) ./ebpf
+	$(GO) test -count=1 -run "^$$" -bench "^BenchmarkProgram$$/^(one|hook)" -benchtime 300x -timeout $(TIMEOUT) ./ebpf
 
 # bench-dns compares the program with other DNS servers; `make bench-dns
 # BENCH_ROUNDS=1` is a quick look of three minutes.

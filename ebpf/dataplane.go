@@ -117,6 +117,9 @@ func (d *Dataplane) prepare(cfg Config) (err error) {
 	if d.services.elems, err = mapped[bpfService](d.objs.Services); err != nil {
 		return err
 	}
+	if d.pins.fresh {
+		d.services.unused = slices.Repeat([]bool{true}, len(d.services.elems))
+	}
 	if d.services.slots, err = mapped[bpfSlot](d.objs.Slots); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"waggle/lb"
@@ -86,6 +87,10 @@ func newFormat6() format[bpfVip6Key] {
 // as ::ffff:a.b.c.d, and back.
 
 func words(a netip.Addr) (w [4]uint32) {
+	if a.Is4() {
+		b := a.As4()
+		return [4]uint32{2: mappedWord(), 3: binary.NativeEndian.Uint32(b[:])}
+	}
 	b := a.As16()
 	for i := range w {
 		w[i] = binary.NativeEndian.Uint32(b[4*i:])
@@ -94,7 +99,9 @@ func words(a netip.Addr) (w [4]uint32) {
 }
 
 func swap(port uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
 }
 
 func addrPort(w [4]uint32, port uint16) netip.AddrPort {
@@ -121,7 +128,7 @@ func (r *recipes) recipe(s *lb.Service) (recipe, error) {
 	if s.Frontend.Proto == model.UDP && !r.udp || s.Frontend.Proto != model.UDP && s.Frontend.Proto != model.TCP {
 		return recipe{}, fmt.Errorf("%s: %w", s.Frontend.Proto, lb.ErrUnsupported)
 	}
-	to := recipe{flags: r.flags(s), shares: r.scratch[:0]}
+	to := recipe{flags: r.flags(s), shares: slices.Grow(r.scratch[:0], len(s.Backends))}
 	shares, slots := newShares(s.Backends), 0
 	for _, b := range s.Backends {
 		if b.Addr.Addr().Is4() != s.Frontend.Addr.Addr().Is4() || b.Addr.Addr().Is4In6() {
@@ -185,7 +192,10 @@ type shares struct{ slots, total uint64 }
 func newShares(backends []lb.Backend) shares {
 	total, divisor := uint64(0), uint64(0)
 	for _, b := range backends {
-		total, divisor = total+uint64(b.Weight), gcd(uint64(b.Weight), divisor)
+		total += uint64(b.Weight)
+		if w := uint64(b.Weight); w != divisor { // as it is for all where weights are equal
+			divisor = gcd(w, divisor)
+		}
 	}
 	if total <= fineness*divisor {
 		return shares{1, max(1, divisor)}
@@ -195,6 +205,9 @@ func newShares(backends []lb.Backend) shares {
 
 // of rounds to the nearest, but no weight gets no slot at all.
 func (s shares) of(weight uint16) uint64 {
+	if s.slots == 1 && uint64(weight) == s.total {
+		return 1 // without a division: most services' weights are all the same
+	}
 	return max(1, (uint64(weight)*s.slots+s.total/2)/s.total)
 }
 

@@ -28,17 +28,29 @@ type services struct {
 
 	freeIDs, freeSlots, freeBackends *slab // which settle together
 
+	unused  []bool       // ids, where the maps were made by us; else nil
 	removed bool         // since the last settle, so that ids rest
 	wait    func() error // until programs that run have ended
 	waits   uint64
 
 	// Reused from call to call.
-	list      []bpfSlot
-	had, gone []uint32
+	list             []bpfSlot
+	had, gone, fresh []uint32
 }
 
-// forget sets the counters of services to zero.
+// forget sets the counters of services to zero, but for those whose ids have
+// never been used.
 func (s *services) forget(ids []uint32) error {
+	if s.unused != nil {
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id uint32) bool {
+			unused := s.unused[id]
+			s.unused[id] = false
+			return unused
+		})
+	}
+	if len(ids) == 0 {
+		return nil
+	}
 	zero := make([]bpfCounters, len(ids)*ebpf.MustPossibleCPU())
 	if _, err := s.counts.BatchUpdate(ids, zero, nil); err != nil {
 		return fmt.Errorf("set counters to zero: %w", err)
@@ -127,7 +139,8 @@ func (s *services) same(e entry, to recipe) bool {
 // fill makes s.list what the service's slots are to hold, keeping the backends
 // of s.had that it names; the others are s.gone. It returns those that are new.
 func (s *services) fill(id uint32, to recipe) (fresh []uint32, err error) {
-	s.list, s.gone = s.list[:0], s.gone[:0]
+	s.list, s.gone, fresh = s.list[:0], s.gone[:0], s.fresh[:0]
+	defer func() { s.fresh = fresh }()
 	had := s.had
 	for _, sh := range to.shares {
 		// Both lists are sorted alike. Where damage has made it otherwise,
