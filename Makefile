@@ -73,8 +73,7 @@ soak:
 # balancer.
 bench-program:
 	@scripts/deps iproute2
-	$(GO) test -count=1 -run "^$$" -bench "^BenchmarkProgram$$" -benchtime 20x -timeout $(TIMEOUT) ./ebpf
-	$(GO) test -count=1 -run "^$$" -bench "^BenchmarkProgram$$/^(one|hook)" -benchtime 300x -timeout $(TIMEOUT) ./ebpf
+	$(GO) test -count=1 -run "^$$" -bench "^BenchmarkProgram$$" -benchtime 100x -timeout $(TIMEOUT) ./ebpf
 
 # bench-dns compares the program with other DNS servers; `make bench-dns
 # BENCH_ROUNDS=1` is a quick look of three minutes.
