@@ -109,7 +109,8 @@ func (d *Dataplane) prepare(cfg Config) (err error) {
 	d.services = &services{counts: d.objs.Counts, allow: &allowances{m: d.objs.Allow}, wait: d.rcu.wait}
 	d.recipes = &recipes{
 		udp:   d.objs.has(bpfProgSendmsg4, bpfProgSendmsg6, bpfProgRecvmsg4, bpfProgRecvmsg6),
-		watch: cfg.Watch && d.objs.has(bpfProgWatch, bpfProgSockRelease),
+		watch: cfg.Watch && d.objs.has(bpfProgWatch),
+		ends:  d.objs.has(bpfProgSockRelease),
 		names: newNames(d.cgroup.Name()),
 	}
 	d.v4 = &family[bpfVip4Key]{format: newFormat4(), services: d.services, recipes: d.recipes, vips: d.objs.Vip4}

@@ -206,6 +206,19 @@ func TestUDPThatTheKernelCannotBalanceIsNotSupported(t *testing.T) {
 	}
 }
 
+// TestSocketsWhoseEndIsNotToldAreNotCounted: a count that only grows would send
+// everything to the backend that came last.
+func TestSocketsWhoseEndIsNotToldAreNotCounted(t *testing.T) {
+	s := service(vip4, addr("10.0.0.1:1"))
+	s.Choice = lb.LeastActive
+	for ends, want := range map[bool]uint16{true: flagRemember | flagCount | flagLeast, false: 0} {
+		to, err := (&recipes{ends: ends}).recipe(s)
+		if err != nil || to.flags != want {
+			t.Errorf("with ends %v: flags %b, %v, want %b", ends, to.flags, err, want)
+		}
+	}
+}
+
 // TestA03_5_APartialPictureTakesNoBackendAway is row 5: a daemon that restarts
 // and knows less than the kernel takes nothing away, until it knows all.
 func TestA03_5_APartialPictureTakesNoBackendAway(t *testing.T) {

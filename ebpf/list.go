@@ -119,6 +119,7 @@ func mappedWord() uint32 { return binary.NativeEndian.Uint32([]byte{0, 0, 0xff, 
 type recipes struct {
 	udp     bool // the kernel can balance it
 	watch   bool // failed connects are to be known
+	ends    bool // the kernel tells when a socket ends, so that open ones can be counted
 	names   *names
 	scratch []share
 }
@@ -169,7 +170,7 @@ func (r *recipes) flags(s *lb.Service) (flags uint16) {
 		}
 	}
 	set(flagPeername, s.Peername && !udp) // a UDP socket remembers anyway
-	set(flagCount|flagLeast, s.Choice == lb.LeastActive)
+	set(flagCount|flagLeast, s.Choice == lb.LeastActive && r.ends)
 	set(flagWatch, r.watch && !udp)
 	set(flagRemember, udp || flags != 0)
 	switch s.Affinity.By {
