@@ -110,14 +110,17 @@ func (n *names) all() []namespace {
 	files, _ := filepath.Glob("/proc/[0-9]*/ns/net")
 	for _, file := range append(files, namedNamespaces()...) {
 		id, err := os.Readlink(file)
-		if err != nil || seen[id] {
-			if err == nil || !strings.HasPrefix(file, "/run/") {
-				continue // ended meanwhile, or known
-			}
+		named := strings.HasPrefix(file, "/run/") // those are no links
+		if err != nil && !named || seen[id] {
+			continue // ended meanwhile, or known
 		}
-		seen[id] = true
-		if ns, err := lookInto(file, true); err == nil {
-			n.namespaces = append(n.namespaces, ns)
+		ns, err := lookInto(file, true)
+		if err != nil {
+			continue // ended just now: another process of that namespace will do
+		}
+		n.namespaces = append(n.namespaces, ns)
+		if !named {
+			seen[id] = true
 		}
 	}
 	return n.namespaces
@@ -147,6 +150,12 @@ func lookInto(file string, addrs bool) (ns namespace, err error) {
 				return err
 			}
 			all, err := net.InterfaceAddrs()
+			for range 3 { // the kernel ends a list that changes while it is read
+				if err == nil {
+					break
+				}
+				all, err = net.InterfaceAddrs()
+			}
 			for _, a := range all {
 				if ip, ok := a.(*net.IPNet); ok {
 					addr, _ := netip.AddrFromSlice(ip.IP)
