@@ -83,11 +83,19 @@ func (x *Index) Answer(out, packet []byte, q *Query, limit int, turn uint32) ([]
 		return a.none(packet, name)
 	}
 	a.domain = e.domain()
-	if s, ok := e.set(q.Type); ok {
+	return a.found(packet, name, e)
+}
+
+// found answers from what is at name, or is so by another name.
+func (a *answer) found(packet, name []byte, e entry) ([]byte, Outcome) {
+	if s, ok := e.set(a.q.Type); ok {
+		if a.x.domains[a.domain].Of != nil && s.rrtype != typeA && s.rrtype != typeAAAA {
+			return a.out, Outcome{} // its data may have the other name in it
+		}
 		return a.records(packet, &s)
 	}
 	if _, ok := e.set(typeCNAME); ok {
-		return out, Outcome{}
+		return a.out, Outcome{}
 	}
 	return a.nothing(packet, name, NoError)
 }
@@ -156,24 +164,36 @@ func (a *answer) record(owner, rrtype uint16, ttl uint32, data []byte) {
 	a.out = append(a.out, data...)
 }
 
-// none answers about a name that is not in the Index: foreign, the top of a
-// domain, or not there.
+// none answers about a name that is not in the Index: there by another name,
+// foreign, the top of a domain, or not there.
 func (a *answer) none(packet, name []byte) ([]byte, Outcome) {
-	if a.domain = a.x.domainOf(name); a.domain < 0 {
+	a.domain = a.x.domainOf(name)
+	real, in := name, a.domain
+	if in >= 0 && a.x.domains[in].Of != nil {
+		var room [maxName + 1]byte
+		real, in = a.x.real(room[:0], name, in)
+		if e := a.x.lookup(a.x.hash(real), real); e != nil {
+			return a.found(packet, name, e)
+		}
+	}
+	if in < 0 || a.x.domains[in].Missing == ForeignName {
 		return a.out, Outcome{Verdict: Foreign, Domain: -1}
 	}
-	rcode := uint8(NXDomain)
-	if len(name) == len(a.x.domains[a.domain].Apex) {
-		rcode = NoError
+	switch d := &a.x.domains[in]; {
+	case len(real) == len(d.Apex):
+		return a.nothing(packet, name, NoError)
+	case d.Missing == RefusedName:
+		return a.q.Refuse(a.out, packet, Refused), Outcome{Verdict: Answered, Domain: int8(a.domain), Rcode: Refused}
 	}
-	return a.nothing(packet, name, rcode)
+	return a.nothing(packet, name, NXDomain)
 }
 
 // nothing answers that there is no record, with the domain's SOA for how long
 // (RFC 2308). What a domain has at its top beside what was added comes here too.
 func (a *answer) nothing(packet, name []byte, rcode uint8) ([]byte, Outcome) {
 	d := &a.x.domains[a.domain]
-	if len(name) == len(d.Apex) {
+	above := len(name) - d.apexSize(name)
+	if above == 0 {
 		switch a.q.Type {
 		case typeSOA:
 			a.begin(packet, flagAA, NoError)
@@ -186,7 +206,7 @@ func (a *answer) nothing(packet, name []byte, rcode uint8) ([]byte, Outcome) {
 	}
 	a.begin(packet, flagAA, rcode)
 	// The question ends with the apex, so a pointer into it is the owner.
-	a.record(toQuestion+uint16(len(name)-len(d.Apex)), typeSOA, d.Negative, d.SOA)
+	a.record(toQuestion+uint16(above), typeSOA, d.Negative, d.SOA)
 	a.setCount(offAuthority, 1)
 	return a.done(rcode)
 }

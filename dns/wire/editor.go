@@ -84,11 +84,17 @@ func (e *Editor) Add(name []byte, rrtype uint16, data []byte, n int32) {
 // addBelow adds n to how much is below the name above the given one, which is
 // in domain and stands in the arena. What is further up follows in climb.
 func (e *Editor) addBelow(at uint32, name []byte, domain int, n int32) {
+	if len(name) == 1 { // the root
+		return
+	}
 	up := 1 + int(name[0])
 	if name = name[up:]; len(name) < len(e.x.domains[domain].Apex) {
 		if domain = e.x.domainOf(name); domain < 0 {
 			return
 		}
+	}
+	if e.x.domains[domain].Missing == ForeignName {
+		return
 	}
 	hash := e.x.hash(name)
 	if i := e.findAbove(hash); i >= 0 && bytes.Equal(e.name(&e.above[i]), name) {

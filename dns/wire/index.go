@@ -16,6 +16,33 @@ type Domain struct {
 	TTL, Negative uint32
 	// SOA is the data of the record at Apex.
 	SOA []byte
+	// Missing says what a name below Apex is that is not there.
+	Missing Missing
+	// Of, if there is one, is the apex of a domain whose names are below this
+	// Apex too: a.<Apex> has the records of a.<Of>, with the TTL of this Domain.
+	// No name may be added below Apex then.
+	Of []byte
+}
+
+// Missing says what a name of a Domain is that is not there.
+type Missing uint8
+
+const (
+	// Denied names do not exist: NXDOMAIN.
+	Denied Missing = iota
+	// RefusedName names are nobody's, and not to be asked for elsewhere: REFUSED.
+	RefusedName
+	// ForeignName names are somebody else's, and those above and below a name of
+	// the Domain too: each of its names is a zone of its own.
+	ForeignName
+)
+
+// apexSize returns how long the name of the zone is that name, of d, is in.
+func (d *Domain) apexSize(name []byte) int {
+	if d.Missing == ForeignName {
+		return len(name)
+	}
+	return len(d.Apex)
 }
 
 // contains reports whether name is Apex or ends with it, whole labels each.
@@ -193,6 +220,18 @@ func (x *Index) All() iter.Seq[Node] {
 			}
 		}
 	}
+}
+
+// real follows Of until a name is where its records are. It returns that name,
+// in room if it is another, and the number of the domain it is in, or -1.
+func (x *Index) real(room, name []byte, domain int) ([]byte, int) {
+	for domain >= 0 && x.domains[domain].Of != nil {
+		d := &x.domains[domain]
+		room = append(append(room[:0], name[:len(name)-len(d.Apex)]...), d.Of...)
+		name = room
+		domain = x.domainOf(name)
+	}
+	return name, domain
 }
 
 // domainOf returns the number of the innermost domain that name is in, or -1.
