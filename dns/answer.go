@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"net"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -28,7 +27,7 @@ func reply(z *Zone, packet []byte, tcp bool, turn uint32) *dns.Msg {
 		r.Rcode = dns.RcodeRefused
 	default:
 		limit := room(q, tcp)
-		a := answerer{Zone: z, r: r, asked: asked, turn: turn, most: limit/smallestRR + 1}
+		a := answerer{Zone: z, r: r, asked: asked, tcp: tcp, turn: turn, most: limit/smallestRR + 1}
 		a.answer()
 		fit(r, limit, tcp)
 	}
@@ -40,48 +39,105 @@ type answerer struct {
 	*Zone
 	r     *dns.Msg
 	asked dns.Question
+	tcp   bool
 	turn  uint32
 	most  int // more records than this cannot fit
 }
 
+// maxChain is how many CNAME records are followed for one question. More are
+// taken for a loop.
+const maxChain = 16
+
 func (a *answerer) answer() {
-	name := strings.ToLower(a.asked.Name)
-	d, n := a.find(name)
-	if d == nil {
-		a.r.Rcode = dns.RcodeRefused
-		return
-	}
-	a.r.Authoritative = true
-	apex := name == d.apex
-	switch {
-	case n == nil:
-		a.r.Rcode = dns.RcodeNameError
-	case a.asked.Qtype == dns.TypeANY && (apex || len(n.values) > 0):
-		// RFC 8482 section 4.2: the whole would only serve to flood others.
-		a.r.Answer = []dns.RR{&dns.HINFO{Hdr: header(a.asked.Name, dns.TypeHINFO, d.ttl), Cpu: "RFC8482"}}
-	case apex && a.asked.Qtype == dns.TypeSOA:
-		a.r.Answer = []dns.RR{a.soa(d, d.ttl)}
-	case apex && a.asked.Qtype == dns.TypeNS:
-		a.r.Answer = []dns.RR{&dns.NS{Hdr: header(a.asked.Name, dns.TypeNS, d.ttl), Ns: a.layout.mname}}
-		a.addressesOf(a.layout.mname)
-	default:
-		a.r.Answer = a.records(a.asked.Name, d, n.ofType(a.asked.Qtype))
-		if a.asked.Qtype == dns.TypeSRV {
-			a.targets()
+	owner := a.asked.Name
+	for range maxChain {
+		next := a.answerAt(owner)
+		if next == "" {
+			return
 		}
+		owner = next
 	}
-	if len(a.r.Answer) == 0 {
-		a.r.Ns = []dns.RR{a.soa(d, d.negative)}
-	}
+	a.r.Answer, a.r.Rcode = nil, dns.RcodeServerFailure
 }
 
-// targets adds the addresses of the SRV records in the answer.
-func (a *answerer) targets() {
+// answerAt answers from what is at owner, and returns where a CNAME record leads
+// on to. One that leads to somebody else's name is all of the answer.
+func (a *answerer) answerAt(owner string) (next string) {
+	name := strings.ToLower(owner)
+	d, n := a.find(name)
+	if d == nil || n == nil && !a.ours(name) {
+		if len(a.r.Answer) == 0 {
+			a.r.Rcode = dns.RcodeRefused
+		}
+		return ""
+	}
+	a.r.Authoritative = true
+	var found []dns.RR
+	switch t := a.asked.Qtype; {
+	case n == nil:
+		a.r.Rcode = dns.RcodeNameError
+	case t == dns.TypeANY:
+		found = a.all(owner, d, n)
+	case t == dns.TypeSOA && d.isApex(name), t == dns.TypeNS && d.isApex(name):
+		found = a.top(owner, d, t)
+	default:
+		if found = a.records(owner, d, n, t); len(found) == 0 {
+			if found = a.records(owner, d, n, dns.TypeCNAME); len(found) > 0 {
+				next = found[0].(*dns.CNAME).Target
+			}
+		}
+		if t == dns.TypeSRV {
+			a.targets(found)
+		}
+	}
+	a.r.Answer = append(a.r.Answer, found...)
+	if len(found) == 0 {
+		a.r.Ns = []dns.RR{a.soa(owner, d, d.negative)}
+	}
+	return next
+}
+
+// all answers a question for ANY: with everything, or where that is much to
+// send to who may not have asked, with a hint (RFC 8482 sections 4.2 and 4.4).
+func (a *answerer) all(owner string, d *domain, n *node) []dns.RR {
+	var found []dns.RR
+	if d.isApex(strings.ToLower(owner)) {
+		found = append(a.top(owner, d, dns.TypeSOA), a.top(owner, d, dns.TypeNS)...)
+	}
+	if len(n.records) > a.most {
+		n = &node{records: n.records[:a.most], renames: n.renames}
+	}
+	for _, r := range n.records {
+		found = append(found, n.rr(owner, r, d.ttl))
+	}
+	if len(found) == 0 || a.tcp {
+		return found
+	}
+	whole := dns.Msg{Compress: true, Question: a.r.Question, Answer: found, Extra: a.r.Extra}
+	if whole.Len() > minUDP {
+		return []dns.RR{&dns.HINFO{Hdr: header(owner, dns.TypeHINFO, d.ttl), Cpu: "RFC8482"}}
+	}
+	return found
+}
+
+// top answers with what d has at its top beside what was added.
+func (a *answerer) top(owner string, d *domain, rrtype uint16) []dns.RR {
+	if rrtype == dns.TypeSOA {
+		return []dns.RR{a.soa(owner, d, d.ttl)}
+	}
+	if a.asked.Qtype == dns.TypeNS {
+		a.addressesOf(d.mname)
+	}
+	return []dns.RR{d.ns(owner)}
+}
+
+// targets adds the addresses of the SRV records in found.
+func (a *answerer) targets(found []dns.RR) {
 	done := map[string]bool{}
-	for _, rr := range a.r.Answer {
-		if target := rr.(*dns.SRV).Target; !done[target] {
-			done[target] = true
-			a.addressesOf(target)
+	for _, rr := range found {
+		if srv, ok := rr.(*dns.SRV); ok && !done[srv.Target] {
+			done[srv.Target] = true
+			a.addressesOf(srv.Target)
 		}
 	}
 }
@@ -92,39 +148,32 @@ func (a *answerer) addressesOf(name string) {
 		return
 	}
 	for _, t := range [...]uint16{dns.TypeA, dns.TypeAAAA} {
-		a.r.Extra = append(a.r.Extra, a.records(name, d, n.ofType(t))...)
+		a.r.Extra = append(a.r.Extra, a.records(name, d, n, t)...)
 	}
 }
 
-// records returns as many of values as can fit, starting with the one whose
-// turn it is.
-func (a *answerer) records(name string, d *domain, values []counted) []dns.RR {
-	out := make([]dns.RR, 0, min(len(values), a.most))
+// records returns as many records of a type as can fit, starting with the one
+// whose turn it is.
+func (a *answerer) records(name string, d *domain, n *node, rrtype uint16) []dns.RR {
+	records := n.ofType(rrtype)
+	out := make([]dns.RR, 0, min(len(records), a.most))
 	for i := range cap(out) {
-		v := values[(int(a.turn)+i)%len(values)].value
-		hdr := header(name, v.rrtype(), d.ttl)
-		switch hdr.Rrtype {
-		case dns.TypeA:
-			out = append(out, &dns.A{Hdr: hdr, A: net.IP(v.addr.AsSlice())})
-		case dns.TypeAAAA:
-			out = append(out, &dns.AAAA{Hdr: hdr, AAAA: net.IP(v.addr.AsSlice())})
-		case dns.TypeSRV:
-			out = append(out, &dns.SRV{Hdr: hdr, Weight: a.layout.cfg.SRVWeight, Port: v.port, Target: v.target})
-		}
+		out = append(out, n.rr(name, records[(int(a.turn)+i)%len(records)], d.ttl))
 	}
 	return out
 }
 
-// soa returns the SOA of d. Its owner is spelled as in the question, so that it
-// compresses to a pointer whatever the letter case.
-func (a *answerer) soa(d *domain, ttl uint32) dns.RR {
-	cfg := a.layout.cfg
-	owner := a.asked.Name[len(a.asked.Name)-len(d.apex):]
+// soa returns the SOA of d. Its owner is spelled as in name, which is in d, so
+// that it compresses to a pointer whatever the letter case.
+func (a *answerer) soa(name string, d *domain, ttl uint32) dns.RR {
 	return &dns.SOA{
-		Hdr: header(owner, dns.TypeSOA, ttl), Ns: a.layout.mname, Mbox: a.layout.rname,
-		Serial: a.serial, Refresh: seconds(cfg.SOARefresh), Retry: seconds(cfg.SOARetry),
-		Expire: seconds(cfg.SOAExpire), Minttl: d.negative,
+		Hdr: header(d.owner(name), dns.TypeSOA, ttl), Ns: d.mname, Mbox: d.rname,
+		Serial: a.serial, Refresh: d.refresh, Retry: d.retry, Expire: d.expire, Minttl: d.negative,
 	}
+}
+
+func (d *domain) ns(owner string) dns.RR {
+	return &dns.NS{Hdr: header(owner, dns.TypeNS, d.nsTTL), Ns: d.mname}
 }
 
 func header(name string, rrtype uint16, ttl uint32) dns.RR_Header {

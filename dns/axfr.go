@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"waggle/dns/wire"
 )
 
 // transferSize is about how long one message of a zone transfer is: long enough
@@ -37,18 +39,18 @@ func transfer(z *Zone, q *dns.Msg, out io.Writer) (known bool, err error) {
 	asked := q.Question[0]
 	apex := strings.ToLower(asked.Name)
 	d := z.layout.domainOf(apex)
-	if d == nil || d.apex != apex {
+	if d.apex != apex || d.of != "" || d.missing == wire.ForeignName {
 		return false, nil
 	}
 	t := &transferrer{q: q, out: out}
 	a := answerer{Zone: z, r: t.message(), asked: asked, most: 1 << 16}
-	soa := a.soa(d, d.ttl)
+	soa := a.soa(asked.Name, d, d.ttl)
 	if asked.Qtype == dns.TypeIXFR && current(q, z.serial) {
 		t.add(soa)
 		return true, t.flush()
 	}
 	t.add(soa)
-	t.add(&dns.NS{Hdr: header(asked.Name, dns.TypeNS, d.ttl), Ns: z.layout.mname})
+	t.add(d.ns(asked.Name))
 	for _, r := range z.Records() {
 		if z.layout.domainOf(r.Name) != d {
 			continue

@@ -33,7 +33,7 @@ func (w *walk) addr() netip.Addr {
 func (w *walk) port() uint16 { return uint16(w.rng.IntN(3)) }
 
 func (w *walk) framework() string {
-	return pick(w, "marathon", "Marathon", "a.b", "b", "slave", "leader", "")
+	return pick(w, "marathon", "Marathon", "a.b", "b", "slave", "leader", "agent", "")
 }
 
 func (w *walk) task() *model.Task {
@@ -100,7 +100,7 @@ func (w *walk) changeAgent() {
 	if w.rng.IntN(3) == 0 {
 		agents.Delete(id)
 	} else {
-		agents.Set(id, &model.Agent{ID: id, Addr: w.addr(), Port: w.port()})
+		agents.Set(id, &model.Agent{ID: id, Hostname: pick(w, "", "a.b", "S1"), Addr: w.addr(), Port: w.port()})
 	}
 	w.snap.Agents = agents.Groups()
 }
@@ -160,8 +160,8 @@ func (w *walk) step() {
 func content(z *Zone) map[string]string {
 	out := map[string]string{}
 	for w := range z.index.All() {
-		n := nodeOf(w)
-		out[wire.Text(w.Name())] = fmt.Sprint(n.values, n.below)
+		n := nodeOf(w, nil)
+		out[wire.Text(w.Name())] = fmt.Sprint(n.records, n.below)
 	}
 	return out
 }
@@ -170,14 +170,17 @@ func TestRandomWalkEqualsAZoneBuiltFromNothing(t *testing.T) {
 	auto, listed := DefaultConfig(), DefaultConfig()
 	auto.NSAddrs = []netip.Addr{agentIP}
 	listed.IPSources = []IPSource{IPSourceNetInfo, IPSourceHost}
-	listed.DCOSDomain = ""
-	for i, cfg := range []Config{auto, listed} {
+	listed.DCOSDomain, listed.Exact = "", true
+	fixed := listed
+	fixed.Exact, fixed.DCOSDomain, fixed.CryptoID = false, "thisdcos.directory", "id"
+	fixed.Records = []string{"web.marathon.mesos A 192.0.2.1", "6.1.0.9.in-addr.arpa PTR web.example", "a.b.example CNAME web.example"}
+	for i, cfg := range []Config{auto, listed, fixed} {
 		for seed := range uint64(4) {
 			w := &walk{rng: rand.New(rand.NewPCG(uint64(i), seed)), snap: &model.Snapshot{}}
 			var z *Zone
 			var before []Record
 			var serial uint32
-			for step := range 120 {
+			for step := range 100 {
 				w.step()
 				z = Build(z, w.snap, w.table, cfg)
 				fresh := Build(nil, w.snap, w.table, cfg)

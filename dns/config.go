@@ -57,6 +57,19 @@ type Config struct {
 	SOAMinimum time.Duration
 	// NSAddrs are the addresses of SOAMname: those this server listens on.
 	NSAddrs []netip.Addr
+
+	// Exact leaves out of Domain every name that mesos-dns has not.
+	Exact bool
+	// CryptoID is DC/OS' name of the cluster, the z-base-32 of its public key:
+	// names of DCOSDomain are below <CryptoID>.dcos.directory too. Empty for none.
+	CryptoID string
+	// NodeAddrs are the addresses of this machine, thisnode.<DCOSDomain>, and
+	// PublicAddrs those at which the outside reaches it.
+	NodeAddrs, PublicAddrs []netip.Addr
+	// Records are further records, each as "name type data" in the form of RFC
+	// 1035 section 5, without a TTL. Names are whole, with the final dot or not.
+	// A name may be anywhere; beside its records nothing runs that has the name.
+	Records []string
 }
 
 // DefaultConfig returns the domains, times and weights that mesos-dns and DC/OS
@@ -90,6 +103,9 @@ func (c Config) Check() error {
 	if fqdn(c.Domain) == fqdn(c.DCOSDomain) {
 		errs = append(errs, fmt.Errorf("domain and DC/OS domain are both %q", c.Domain))
 	}
+	if errors.Join(errs...) == nil {
+		errs = append(errs, c.checkZones())
+	}
 	for i, src := range c.IPSources {
 		switch src {
 		case IPSourceHost, IPSourceDocker, IPSourceMesos, IPSourceNetInfo:
@@ -113,6 +129,24 @@ func (c Config) Check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkZones says which domains are in each other's way, and what is wrong with
+// names in them.
+func (c Config) checkZones() error {
+	var errs []error
+	if id := c.CryptoID; id != "" && (!askable(id+".") || strings.Contains(id, ".")) {
+		errs = append(errs, fmt.Errorf("crypto id %q is not a label", id))
+	}
+	seen := map[string]bool{}
+	for _, d := range newDomains(c) {
+		if seen[d.apex] {
+			errs = append(errs, fmt.Errorf("domain %s is there twice", d.apex))
+		}
+		seen[d.apex] = true
+	}
+	_, err := staticRecords(c)
+	return errors.Join(append(errs, err)...)
 }
 
 // maxDomain is short enough for a SOA with two such names to fit into 512

@@ -65,7 +65,7 @@ const (
 func peerZone(z *Zone, apex string) dnspeer.Zone {
 	d := z.layout.domainOf(apex)
 	out := dnspeer.Zone{Apex: apex, Records: []dnspeer.Record{
-		{Name: apex, Type: "SOA", TTL: d.ttl, Data: fmt.Sprintf("%s %s %d 60 600 86400 %d", z.layout.mname, z.layout.rname, z.serial, d.negative)},
+		{Name: apex, Type: "SOA", TTL: d.ttl, Data: fmt.Sprintf("%s %s %d 60 600 86400 %d", d.mname, d.rname, z.serial, d.negative)},
 		{Name: apex, Type: "NS", TTL: d.ttl, Data: z.layout.mname},
 	}}
 	for _, r := range z.Records() {

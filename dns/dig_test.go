@@ -71,7 +71,7 @@ func (r digRow) kept(z *Zone) bool {
 		return false // stripped there
 	case strings.ToLower(r.name) == d.apex:
 		return false // NXDOMAIN there
-	case n != nil && len(n.values) == 0:
+	case n != nil && len(n.records) == 0:
 		return false // an empty non-terminal: NXDOMAIN there
 	case r.rrtype == "SRV" && r.answer == nil:
 		return false // no SOA there, or no reply at all

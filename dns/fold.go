@@ -29,7 +29,7 @@ func newLabeler(enforceRFC952 bool) labeler {
 // label folds s. Text that is too long is cut, without a mark: two long names
 // may become one.
 func (l labeler) label(s string) string {
-	s = strings.TrimLeft(strings.Map(foldRune, s), l.left)
+	s = l.folded(s)
 	size := min(len(s), l.max)
 	head := strings.TrimRight(s[:size], "-")
 	if len(head) == size {
@@ -38,6 +38,33 @@ func (l labeler) label(s string) string {
 	// The room that trailing dashes leave is filled with what was cut off.
 	tail := strings.TrimLeft(s[size:], "-")
 	return head + tail[:min(len(tail), size-len(head))]
+}
+
+func (l labeler) folded(s string) string {
+	return strings.TrimLeft(strings.Map(foldRune, s), l.left)
+}
+
+// whole folds s and does not cut it.
+func (l labeler) whole(s string) string { return strings.TrimRight(l.folded(s), "-") }
+
+// fullLabel folds s to a label. Where that is too long, a hash stands for the end.
+func fullLabel(s string) string {
+	return shorten(newLabeler(false).whole(s), maxLabel)
+}
+
+// shorten returns name if it has at most max octets, else what there is room for
+// beside a hash of all of it. Its labels stay within what a label may have.
+func shorten(name string, max int) string {
+	if len(name) <= max {
+		return name
+	}
+	suffix := "-" + shortHash(name)
+	head := strings.TrimRight(name[:max-len(suffix)], "-.")
+	last := head[strings.LastIndexByte(head, '.')+1:]
+	if over := len(last) + len(suffix) - maxLabel; over > 0 {
+		head = strings.TrimRight(head[:len(head)-over], "-")
+	}
+	return head + suffix
 }
 
 // fragment folds each part of s between dots and leaves empty ones out.
@@ -79,7 +106,15 @@ func shortHash(id string) string {
 // canonical returns the name of one task among those that share name. Its last
 // label is cut where it would be too long to ask for; the hash keeps it unique.
 func canonical(name, taskID, agentID string) string {
-	suffix := "-" + shortHash(taskID) + "-" + agentTail(agentID)
+	return withSuffix(name, taskSuffix(taskID, agentID))
+}
+
+// taskSuffix is what tells a task from others of its name.
+func taskSuffix(taskID, agentID string) string {
+	return "-" + shortHash(taskID) + "-" + agentTail(agentID)
+}
+
+func withSuffix(name, suffix string) string {
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	over := max(0, len(last)+len(suffix)-maxLabel)
 	return name[:len(name)-over] + suffix

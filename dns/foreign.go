@@ -46,7 +46,8 @@ func (s *Server) forwards(packet []byte) bool {
 	}
 	var usual wire.Query
 	if usual.Parse(packet); usual.Usual() {
-		return z.layout.domainOf(strings.ToLower(wire.Text(usual.Name()))) == nil
+		d, _ := z.find(wire.Text(usual.Name()))
+		return d == nil
 	}
 	q, rcode := parse(packet)
 	if q == nil || rcode != dns.RcodeSuccess || len(q.Question) != 1 || q.Question[0].Qclass != dns.ClassINET {
@@ -59,7 +60,8 @@ func (s *Server) forwards(packet []byte) bool {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return false
 	}
-	return z.layout.domainOf(strings.ToLower(q.Question[0].Name)) == nil
+	d, _ := z.find(strings.ToLower(q.Question[0].Name))
+	return d == nil
 }
 
 // forward answers packet by the Forwarder and waits for it, until ctx ends: who

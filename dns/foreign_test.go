@@ -85,7 +85,9 @@ func forwardedAsTheyAre(t *testing.T, proto string, at netip.AddrPort) {
 		{name: "big.corp.example.", kind: dns.TypeA, edns: 4096, answers: 120, cut: true},
 		{name: "nobody.corp.example.", kind: dns.TypeA, rcode: dns.RcodeNameError},
 		{name: "corp.", kind: dns.TypeA, rcode: dns.RcodeNameError},
-		{name: "x.thisdcos.directory.", kind: dns.TypeA, rcode: dns.RcodeNameError, ours: true},
+		{name: "x.l4lb.thisdcos.directory.", kind: dns.TypeA, rcode: dns.RcodeNameError, ours: true},
+		{name: "x.thisdcos.directory.", kind: dns.TypeA, rcode: dns.RcodeRefused},
+		{name: "3.2.1.11.in-addr.arpa.", kind: dns.TypePTR, answers: 1, ours: true},
 		{name: "big.marathon.mesos.", kind: dns.TypeAAAA, ours: true},
 	} {
 		q := new(dns.Msg).SetQuestion(c.name, c.kind)

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,82 +18,34 @@ type layout struct {
 	cfg     Config
 	label   labeler
 	domains []*domain // the longest name first
+	wire    []wire.Domain
+	fixed   []given         // what names have whatever runs
+	taken   map[string]bool // names that no app, framework or service can have
 
 	mesos     string // ".mesos."
 	slave     string // ".slave.mesos."
 	container string // ".container.mesos."
+	network   string // ".network.mesos."
+	instance  string // ".instance.mesos."
+	agents    string // ".agent.mesos."
 	dcos      string // ".dcos.thisdcos.directory.", empty if not served
 	l4lb      string // ".l4lb.thisdcos.directory."
 	mname     string
-	rname     string
 }
 
-// domain is one zone in the sense of RFC 1034: a tree of names with a SOA.
-type domain struct {
-	apex string
-	ttl  uint32
-	// negative is how long "no such name" may be kept: RFC 2308 section 3.
-	negative uint32
-}
-
+// newLayout works out cfg, which has passed Check.
 func newLayout(cfg Config) *layout {
-	l := &layout{cfg: cfg, label: newLabeler(cfg.EnforceRFC952), mname: fqdn(cfg.SOAMname), rname: fqdn(mailbox(cfg.SOARname))}
-	l.addDomain(cfg.Domain, seconds(cfg.TTL))
+	l := &layout{cfg: cfg, label: newLabeler(cfg.EnforceRFC952), mname: fqdn(cfg.SOAMname), domains: newDomains(cfg)}
+	l.wire = l.wireDomains()
 	l.mesos = "." + fqdn(cfg.Domain)
-	l.slave = ".slave" + l.mesos
-	l.container = ".container" + l.mesos
+	l.slave, l.container, l.network = ".slave"+l.mesos, ".container"+l.mesos, ".network"+l.mesos
+	l.instance, l.agents = ".instance"+l.mesos, ".agent"+l.mesos
 	if cfg.DCOSDomain != "" {
-		l.addDomain(cfg.DCOSDomain, seconds(cfg.DCOSTTL))
 		l.dcos = ".dcos." + fqdn(cfg.DCOSDomain)
 		l.l4lb = ".l4lb." + fqdn(cfg.DCOSDomain)
 	}
-	slices.SortFunc(l.domains, func(a, b *domain) int { return len(b.apex) - len(a.apex) })
+	l.fix()
 	return l
-}
-
-func (l *layout) addDomain(name string, ttl uint32) {
-	negative := min(ttl, seconds(l.cfg.SOAMinimum))
-	l.domains = append(l.domains, &domain{apex: fqdn(name), ttl: ttl, negative: negative})
-}
-
-// domainOf returns the domain that name is in, or nil.
-func (l *layout) domainOf(name string) *domain {
-	for _, d := range l.domains {
-		if rest, ok := strings.CutSuffix(name, d.apex); ok && endsLabel(rest) {
-			return d
-		}
-	}
-	return nil
-}
-
-// wireDomains returns the domains as package wire takes them.
-func (l *layout) wireDomains(serial uint32) []wire.Domain {
-	var out []wire.Domain
-	for _, d := range l.domains {
-		soa := wire.AppendName(wire.AppendName(nil, l.mname), l.rname)
-		for _, n := range [...]uint32{
-			serial, seconds(l.cfg.SOARefresh), seconds(l.cfg.SOARetry), seconds(l.cfg.SOAExpire), d.negative,
-		} {
-			soa = binary.BigEndian.AppendUint32(soa, n)
-		}
-		out = append(out, wire.Domain{Apex: wire.AppendName(nil, d.apex), TTL: d.ttl, Negative: d.negative, SOA: soa})
-	}
-	return out
-}
-
-// endsLabel reports whether what stands before a domain is whole labels: a dot
-// that is escaped is part of a label.
-func endsLabel(rest string) bool {
-	labels, ok := strings.CutSuffix(rest, ".")
-	escapes := len(labels) - len(strings.TrimRight(labels, `\`))
-	return rest == "" || ok && escapes%2 == 0
-}
-
-// nameserver names the server itself.
-func (l *layout) nameserver(add addFunc) {
-	if l.domainOf(l.mname) != nil {
-		addAddrs(add, l.mname, l.cfg.NSAddrs...)
-	}
 }
 
 // masters names the leading master and all of them. Masters are numbered in
@@ -105,8 +56,8 @@ func (l *layout) masters(leader netip.AddrPort, masters []netip.AddrPort, add ad
 	if leader.IsValid() {
 		name := "leader" + l.mesos
 		addAddrs(add, name, leader.Addr())
-		add("_leader._tcp"+l.mesos, value{target: name, port: leader.Port()})
-		add("_leader._udp"+l.mesos, value{target: name, port: leader.Port()})
+		add("_leader._tcp"+l.mesos, l.service(name, leader.Port()))
+		add("_leader._udp"+l.mesos, l.service(name, leader.Port()))
 		if l.dcos != "" {
 			addAddrs(add, "leader"+l.dcos, leader.Addr())
 		}
@@ -114,12 +65,21 @@ func (l *layout) masters(leader netip.AddrPort, masters []netip.AddrPort, add ad
 	}
 	for _, m := range masters {
 		if a := m.Addr(); m.IsValid() && !slices.Contains(numbered, a) {
-			addAddrs(add, "master"+strconv.Itoa(len(numbered))+l.mesos, a)
+			name := "master" + strconv.Itoa(len(numbered)) + l.mesos
+			addAddrs(add, name, a)
 			addAddrs(add, "master"+l.mesos, a)
 			if l.dcos != "" {
 				addAddrs(add, "master"+l.dcos, a)
 			}
+			l.pointer(add, a, name)
 			numbered = append(numbered, a)
+		}
+	}
+	// As many as the most masters DC/OS has, who all run ZooKeeper.
+	const zks = 5
+	for i := range zks {
+		if l.dcos != "" && len(numbered) > 0 {
+			addAddrs(add, "zk-"+strconv.Itoa(i+1)+".zk.", numbered[i%len(numbered)])
 		}
 	}
 }
@@ -131,27 +91,71 @@ func (l *layout) agent(a *model.Agent, add addFunc) {
 	name := "slave" + l.mesos
 	addAddrs(add, name, a.Addr)
 	if a.Port != 0 {
-		add("_slave._tcp"+l.mesos, value{target: name, port: a.Port})
+		add("_slave._tcp"+l.mesos, l.service(name, a.Port))
 	}
+	if l.cfg.Exact {
+		l.pointer(add, a.Addr, name)
+		return
+	}
+	names := l.agentNames(a)
+	for _, n := range names {
+		addAddrs(add, n, a.Addr)
+	}
+	if len(names) > 0 {
+		l.pointer(add, a.Addr, names[0])
+	}
+}
+
+// agentNames returns the names of an agent: by its id, by its host's name in
+// one label, and as that is written.
+func (l *layout) agentNames(a *model.Agent) (names []string) {
+	host := strings.ToLower(a.Hostname)
+	if _, err := netip.ParseAddr(host); err == nil {
+		host = strings.NewReplacer(":", "-", ".", "-").Replace(host)
+	}
+	for _, n := range [...]string{fullLabel(a.ID), fullLabel(host), host} {
+		if n += l.agents; askable(n) && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // framework names the scheduler of f. A framework that is called like one of
 // the names above gets none: its tasks have theirs all the same.
 func (l *layout) framework(f *model.Framework, add addFunc) {
-	name := l.label.fragment(f.Name) + l.mesos
+	name := l.frameworkName(f.Name) + l.mesos
 	if !f.Addr.IsValid() || l.reserved(name) {
 		return
 	}
+	add = l.guarded(add)
 	addAddrs(add, name, f.Addr)
+	l.pointer(add, f.Addr, name)
 	if f.Port != 0 {
-		add("_framework._tcp."+name, value{target: name, port: f.Port})
+		add("_framework._tcp."+name, l.service(name, f.Port))
 	}
+}
+
+// frameworkName folds the name of a framework. One that would put its tasks
+// among names of another kind is told apart by a hash.
+func (l *layout) frameworkName(name string) string {
+	n := l.label.fragment(name)
+	if l.cfg.Exact {
+		return n
+	}
+	switch n[strings.LastIndexByte(n, '.')+1:] {
+	case "agent", "container", "instance", "network":
+		n += "-" + shortHash(name)
+	}
+	// The longest names of tasks: _port._tcp.127.task.framework.instance.<Domain>,
+	// port and task as long as a label may be.
+	return shorten(n, maxName-len(l.container)-2*(maxLabel+1)-len("_tcp.127."))
 }
 
 // reserved reports whether name is one of the cluster's own, or of a master
 // that there might be.
 func (l *layout) reserved(name string) bool {
-	if name == l.mname {
+	if l.taken[name] {
 		return true
 	}
 	switch first := strings.TrimSuffix(name, l.mesos); first {
@@ -163,11 +167,28 @@ func (l *layout) reserved(name string) bool {
 	}
 }
 
-// service names the address of a virtual service.
-func (l *layout) service(s *vip.Service, add addFunc) {
+// virtual names the address of a virtual service.
+func (l *layout) virtual(s *vip.Service, add addFunc) {
 	if s.Name != "" && l.dcos != "" {
-		addAddrs(add, s.Name+l.l4lb, s.Frontend.Addr.Addr())
+		add = l.guarded(add)
+		name := shorten(s.Name, maxName-len(l.l4lb)) + l.l4lb
+		addAddrs(add, name, s.Frontend.Addr.Addr())
+		l.pointer(add, s.Frontend.Addr.Addr(), name)
 	}
+}
+
+// guarded leaves out of add what would take over a name of the configuration.
+func (l *layout) guarded(add addFunc) addFunc {
+	return func(name string, v value) {
+		if !l.taken[name] {
+			add(name, v)
+		}
+	}
+}
+
+// service returns a SRV record's value.
+func (l *layout) service(target string, port uint16) value {
+	return value{target: target, port: port, weight: l.cfg.SRVWeight}
 }
 
 // addAddrs adds the valid ones of addrs to name.

@@ -48,7 +48,9 @@ func TestRecordsAreThoseOfMesosDNS(t *testing.T) {
 			z := zoneOf(t, variant)
 			got, want := map[Record]bool{}, map[Record]bool{}
 			for _, r := range z.Records() {
-				got[r] = true
+				if !strings.HasSuffix(r.Name, ".arpa.") { // mesos-dns has none of those
+					got[r] = true
+				}
 			}
 			for _, r := range readAXFR(t, variant, z) {
 				want[r] = true

@@ -35,23 +35,20 @@ func (z *Zone) Lookup(name string) (domain string, exists bool, records []Record
 	if n == nil {
 		return d.apex, false, nil
 	}
-	for _, v := range n.values {
-		records = append(records, z.layout.record(name, v.value))
-	}
-	return d.apex, true, records
+	return d.apex, true, n.recordsOf(name, d.ttl)
 }
 
 // Origins returns what gives name its records. It looks through everything
 // there is: it is for people who ask, not for queries.
 func (z *Zone) Origins(name string) []Origin {
-	name = fqdn(strings.ToLower(name))
+	name, _, _ = z.layout.real(fqdn(strings.ToLower(name)))
 	var out []Origin
 	take := func(o Origin, names func(addFunc)) {
 		if o.Records = z.layout.recordsOf(names, func(n string) bool { return n == name }); len(o.Records) > 0 {
 			out = append(out, o)
 		}
 	}
-	take(Origin{What: "name server"}, z.layout.nameserver)
+	take(Origin{What: "configuration"}, z.layout.given)
 	take(Origin{What: "masters"}, func(add addFunc) { z.layout.masters(z.snap.Leader, z.snap.Masters, add) })
 	for _, a := range z.snap.Agents.All() {
 		take(Origin{Agent: a}, func(add addFunc) { z.layout.agent(a, add) })
@@ -60,7 +57,7 @@ func (z *Zone) Origins(name string) []Origin {
 		take(Origin{Framework: f}, func(add addFunc) { z.layout.framework(f, add) })
 	}
 	for _, s := range z.services.All() {
-		take(Origin{Service: s}, func(add addFunc) { z.layout.service(s, add) })
+		take(Origin{Service: s}, func(add addFunc) { z.layout.virtual(s, add) })
 	}
 	for _, a := range z.snap.Apps.All() {
 		of := z.layout.app(a)
@@ -68,17 +65,25 @@ func (z *Zone) Origins(name string) []Origin {
 			continue
 		}
 		for _, t := range a.Tasks {
-			take(Origin{App: a, Task: t}, func(add addFunc) { z.layout.task(of, t, add) })
+			take(Origin{App: a, Task: t}, func(add addFunc) { z.layout.allOf(of, a, t, add) })
 		}
 	}
 	return out
 }
 
-// in reports whether name may be one of the app's: all of those have the app's
-// name in them.
+// allOf names t, of a, by all names, that by its number included.
+func (l *layout) allOf(of appNames, a *model.App, t *model.Task, add addFunc) {
+	l.task(of, t, add)
+	if i := slices.Index(instancesOf(a), t); i >= 0 && !l.cfg.Exact {
+		l.instanceOf(of, i, t, add)
+	}
+}
+
+// in reports whether name may be one of the app's: all of those but the names of
+// addresses have the app's name in them.
 func (a *appNames) in(name string) bool {
 	dcos, _, _ := strings.Cut(a.dcos, ".")
-	return strings.Contains(name, a.folded) || strings.Contains(name, a.raw) || dcos != "" && strings.Contains(name, dcos)
+	return strings.HasSuffix(name, ".arpa.") || a.unique != "" && strings.Contains(name, a.unique) || strings.Contains(name, a.folded) || strings.Contains(name, a.raw) || dcos != "" && strings.Contains(name, dcos)
 }
 
 // TaskRecords returns the records that t, of app, gives to all of its names,
@@ -86,12 +91,12 @@ func (a *appNames) in(name string) bool {
 // allows. It is none unless t runs.
 func (z *Zone) TaskRecords(app *model.App, t *model.Task) (records []Record, tooLong []string) {
 	of := z.layout.app(app)
-	z.layout.task(of, t, func(name string, _ value) {
+	z.layout.allOf(of, app, t, func(name string, _ value) {
 		if !askable(name) && !slices.Contains(tooLong, name) {
 			tooLong = append(tooLong, name)
 		}
 	})
-	return z.layout.recordsOf(func(add addFunc) { z.layout.task(of, t, add) }, func(string) bool { return true }), tooLong
+	return z.layout.recordsOf(func(add addFunc) { z.layout.allOf(of, app, t, add) }, func(string) bool { return true }), tooLong
 }
 
 // TaskAddrs returns the addresses that t's names have in the domain of

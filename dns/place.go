@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -44,6 +45,22 @@ func (p place) serving(port model.Port, t *model.Task) (addrs []netip.Addr, numb
 		addrs, number = append(addrs, e.Addr()), e.Port()
 	}
 	return addrs, number
+}
+
+// unshared yields the addresses that only t has: not the agent's, nor those on a
+// bridge within the agent, of which another agent may have the same.
+func (p place) unshared(t *model.Task) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		bridged := published(t)
+		for _, a := range t.Addrs {
+			switch {
+			case a.Addr == p.agent:
+			case bridged && (a.Network == "" || a.Network == "bridge" || a.Network == "mesos-bridge"):
+			case !yield(a.Addr):
+				return
+			}
+		}
+	}
 }
 
 // fromSources returns the addresses of the first source that has any.

@@ -1,7 +1,6 @@
 package dns
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -16,20 +15,26 @@ import (
 // Record is one resource record, as people read them.
 type Record struct {
 	Name string // lower case, with the final dot
-	Type string // A, AAAA or SRV
+	Type string // A, AAAA, CNAME, PTR, SRV or TXT
 	TTL  uint32 // seconds
-	Data string // an address, or "priority weight port target."
+	Data string // in presentation form: an address, or "priority weight port target."
 }
 
-// value is what a record says: an address or, with a target, a service.
+// value is what a record is made of: an address, or with a target a service,
+// unless the type says something else.
 type value struct {
-	addr   netip.Addr
-	target string
-	port   uint16
+	rrtype uint16     // CNAME, PTR or TXT, else 0
+	addr   netip.Addr // of A and AAAA
+	target string     // of SRV, CNAME and PTR
+	text   string     // of TXT, in wire format
+	// The rest is SRV's.
+	port, priority, weight uint16
 }
 
-func (v value) rrtype() uint16 {
+func (v value) kind() uint16 {
 	switch {
+	case v.rrtype != 0:
+		return v.rrtype
 	case v.target != "":
 		return dns.TypeSRV
 	case v.addr.Is4():
@@ -38,66 +43,83 @@ func (v value) rrtype() uint16 {
 	return dns.TypeAAAA
 }
 
-func compareValues(a, b value) int {
-	return cmp.Or(cmp.Compare(a.rrtype(), b.rrtype()), a.addr.Compare(b.addr),
-		strings.Compare(a.target, b.target), cmp.Compare(a.port, b.port))
-}
-
-// counted is a value and how many tasks, agents or services give it to a name.
-// It is served once however many do, and until the last is gone.
-type counted struct {
-	value
-	n int32
-}
-
-// node is what the zone holds at one name. A name without values is there
-// because of names below it.
-type node struct {
-	values []counted // sorted by compareValues
-	below  int       // values that names below it have, each as often as given
-}
-
-// ofType returns the values of one type.
-func (n *node) ofType(t uint16) []counted {
-	before := func(c counted, t int) int { return cmp.Compare(int(c.rrtype()), t) }
-	from, _ := slices.BinarySearchFunc(n.values, int(t), before)
-	to, _ := slices.BinarySearchFunc(n.values, int(t)+1, before)
-	return n.values[from:to]
-}
-
 // appendData appends the data of v's record in wire format.
-func (l *layout) appendData(b []byte, v value) []byte {
-	if v.target == "" {
+func (v value) appendData(b []byte) []byte {
+	switch v.kind() {
+	case dns.TypeA, dns.TypeAAAA:
 		return append(b, v.addr.AsSlice()...)
+	case dns.TypeTXT:
+		return append(b, v.text...)
+	case dns.TypeSRV:
+		b = binary.BigEndian.AppendUint16(b, v.priority)
+		b = binary.BigEndian.AppendUint16(b, v.weight)
+		b = binary.BigEndian.AppendUint16(b, v.port)
 	}
-	const priority = 0
-	b = binary.BigEndian.AppendUint16(b, priority)
-	b = binary.BigEndian.AppendUint16(b, l.cfg.SRVWeight)
-	b = binary.BigEndian.AppendUint16(b, v.port)
 	return wire.AppendName(b, v.target)
 }
 
-// valueOf is the reverse of appendData.
-func valueOf(rrtype uint16, data []byte) value {
-	if rrtype == dns.TypeSRV {
-		return value{target: wire.Text(data[6:]), port: binary.BigEndian.Uint16(data[4:])}
-	}
-	addr, _ := netip.AddrFromSlice(data)
-	return value{addr: addr}
+// node is what the zone holds at one name. A name without records is there
+// because of names below it.
+type node struct {
+	records []wire.Record // by type and data
+	below   int           // records that names below it have, each as often as given
+	renames []rename      // what led here, to be undone in targets
 }
 
-func nodeOf(w wire.Node) *node {
-	n := &node{below: w.Below()}
-	for r := range w.Records() {
-		n.values = append(n.values, counted{valueOf(r.Type, r.Data), r.Count})
+// ofType returns the records of one type.
+func (n *node) ofType(t uint16) []wire.Record {
+	from := slices.IndexFunc(n.records, func(r wire.Record) bool { return r.Type == t })
+	if from < 0 {
+		return nil
 	}
-	slices.SortFunc(n.values, func(a, b counted) int { return compareValues(a.value, b.value) })
-	return n
+	to := from
+	for to < len(n.records) && n.records[to].Type == t {
+		to++
+	}
+	return n.records[from:to]
 }
 
-// Records returns the A, AAAA and SRV records of all domains, sorted by name,
-// type and data. The SOA and NS records at the top of each domain are not among
-// them: they say nothing of the cluster.
+// rr returns a record of n as the library has it.
+func (n *node) rr(name string, r wire.Record, ttl uint32) dns.RR {
+	h := header(name, r.Type, ttl)
+	h.Rdlength = uint16(len(r.Data))
+	rr, _, err := dns.UnpackRRWithHeader(h, r.Data, 0)
+	if err != nil {
+		panic(fmt.Sprintf("record %s %d: %x: %v", name, r.Type, r.Data, err)) // appendData made it
+	}
+	for _, step := range slices.Backward(n.renames) {
+		switch rr := rr.(type) {
+		case *dns.SRV:
+			rr.Target = step.back(rr.Target)
+		case *dns.CNAME:
+			rr.Target = step.back(rr.Target)
+		case *dns.PTR:
+			rr.Ptr = step.back(rr.Ptr)
+		}
+	}
+	return rr
+}
+
+func nodeOf(w wire.Node, renames []rename) *node {
+	return &node{records: slices.Collect(w.Records()), below: w.Below(), renames: renames}
+}
+
+// recordsOf returns what n has, as people read it.
+func (n *node) recordsOf(name string, ttl uint32) []Record {
+	out := make([]Record, len(n.records))
+	for i, r := range n.records {
+		out[i] = Record{Name: name, Type: dns.TypeToString[r.Type], TTL: ttl, Data: data(n.rr(name, r, ttl))}
+	}
+	return out
+}
+
+// data returns the presentation form of rr's data.
+func data(rr dns.RR) string { return strings.TrimPrefix(rr.String(), rr.Header().String()) }
+
+// Records returns the records of all domains, by name, type and data in wire
+// format. The SOA and NS records at the top of each domain are not among them, for they
+// say nothing of the cluster, and of a domain that is another's by a second name
+// there are none.
 func (z *Zone) Records() []Record {
 	type named struct {
 		name string
@@ -110,22 +132,18 @@ func (z *Zone) Records() []Record {
 	slices.SortFunc(all, func(a, b named) int { return strings.Compare(a.name, b.name) })
 	var out []Record
 	for _, e := range all {
-		for _, v := range nodeOf(e.node).values {
-			out = append(out, z.layout.record(e.name, v.value))
+		if n := nodeOf(e.node, nil); len(n.records) > 0 {
+			out = append(out, n.recordsOf(e.name, z.layout.domainOf(e.name).ttl)...)
 		}
 	}
 	return out
 }
 
+// record returns the record that v makes of name.
 func (l *layout) record(name string, v value) Record {
-	return Record{Name: name, Type: dns.TypeToString[v.rrtype()], TTL: l.domainOf(name).ttl, Data: l.text(v)}
-}
-
-func (l *layout) text(v value) string {
-	if v.target == "" {
-		return v.addr.String()
-	}
-	return fmt.Sprintf("0 %d %d %s", l.cfg.SRVWeight, v.port, v.target)
+	d := v.appendData(nil)
+	n := node{records: []wire.Record{{Type: v.kind(), Data: d}}}
+	return n.recordsOf(name, l.domainOf(name).ttl)[0]
 }
 
 // Names returns how many names there are, those included that have no records

@@ -186,7 +186,8 @@ func zoneNumber(z *Zone, m *dns.Msg) int {
 	if z == nil || len(m.Question) == 0 {
 		return 0
 	}
-	return 1 + slices.Index(z.layout.domains, z.layout.domainOf(strings.ToLower(m.Question[0].Name)))
+	d, _ := z.find(strings.ToLower(m.Question[0].Name))
+	return 1 + slices.Index(z.layout.domains, d)
 }
 
 // job is a packet that is answered later.

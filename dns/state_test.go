@@ -212,7 +212,7 @@ func readMesosDNSConfig(t testing.TB, variant string) (Config, []netip.AddrPort)
 	outside.JSON(t, &c, "conformance", "mesos-dns", variant, "config.json")
 	cfg := DefaultConfig()
 	cfg.DCOSDomain = ""
-	cfg.Domain = c.Domain
+	cfg.Domain, cfg.Exact = c.Domain, true
 	cfg.TTL = seconds64(c.TTL)
 	cfg.SOAMinimum = cfg.TTL
 	cfg.IPSources = c.IPSources

@@ -2,7 +2,8 @@ package dns
 
 import (
 	"iter"
-	"slices"
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"waggle/model"
@@ -13,23 +14,33 @@ import (
 // as many as one answer can hold over TCP. A task may hold all 65535.
 const maxResourcePorts = 1024
 
+// maxNumberedPorts is how many ports of a task are to be had by their number.
+const maxNumberedPorts = 32
+
 // appNames are the parts of names that the tasks of an app share.
 type appNames struct {
 	raw    string // the name as written, in lower case
 	folded string // the name as one label
+	unique string // the name as one label with a hash, if folded lacks a part of it
 	// The folded framework name with what stands behind it in the domain.
-	mesos, slave, container string
-	dcos                    string // "task.framework.", empty if not served
+	framework                         string
+	mesos, slave, container, instance string
+	dcos                              string // "task.framework.", empty if not served
 }
 
 func (l *layout) app(a *model.App) appNames {
-	framework := "." + l.label.fragment(a.Framework)
+	framework := "." + l.frameworkName(a.Framework)
 	n := appNames{
 		raw:       strings.ToLower(a.Key.Name),
 		folded:    l.label.label(a.Key.Name),
+		framework: framework,
 		mesos:     framework + l.mesos,
 		slave:     framework + l.slave,
 		container: framework + l.container,
+		instance:  framework + l.instance,
+	}
+	if whole := l.label.whole(a.Key.Name); len(whole) > l.label.max && !l.cfg.Exact {
+		n.unique = shorten(whole, l.label.max)
 	}
 	if l.dcos != "" {
 		n.dcos = vip.FoldLabel(a.Key.Name) + "." + vip.FoldLabel(a.Framework) + "."
@@ -43,15 +54,27 @@ func (l *layout) task(app appNames, t *model.Task, add addFunc) {
 	if t.State != model.Running {
 		return
 	}
+	add = l.guarded(add)
 	p := placeOf(t)
 	if l.dcos != "" {
 		addAddrs(add, app.dcos+"agentip"+l.dcos, p.agent)
 		addAddrs(add, app.dcos+"containerip"+l.dcos, p.own...)
 		addAddrs(add, app.dcos+"autoip"+l.dcos, p.reached...)
 	}
-	l.taskByName(app, app.folded, t, p, add)
+	suffix := taskSuffix(t.Key.ID, t.AgentID)
+	one := withSuffix(app.folded, suffix)
+	l.taskByName(app, app.folded, one, t, p, add)
 	if discovered(t) && app.raw != app.folded {
-		l.taskByName(app, app.raw, t, p, add)
+		l.taskByName(app, app.raw, withSuffix(app.raw, suffix), t, p, add)
+	}
+	if app.unique != "" {
+		l.taskByName(app, app.unique, withSuffix(app.unique, suffix), t, p, add)
+	}
+	for a := range p.unshared(t) {
+		l.pointer(add, a, one+app.mesos)
+	}
+	if !l.cfg.Exact && !t.HostNetwork() {
+		l.networks(app, one, t, add)
 	}
 }
 
@@ -59,80 +82,75 @@ func (l *layout) task(app appNames, t *model.Task, add addFunc) {
 // a name its discovery information counts for nothing.
 func discovered(t *model.Task) bool { return t.Discovery != nil && t.Discovery.Name != "" }
 
-func (l *layout) taskByName(app appNames, name string, t *model.Task, p place, add addFunc) {
-	one := canonical(name, t.Key.ID, t.AgentID)
-	addrs := p.reached
+// addrs returns the addresses of t's names in the domain of mesos-dns.
+func (l *layout) addrs(t *model.Task, p place) []netip.Addr {
 	if len(l.cfg.IPSources) > 0 {
-		addrs = p.fromSources(l.cfg.IPSources, t)
+		return p.fromSources(l.cfg.IPSources, t)
 	}
+	return p.reached
+}
+
+// taskByName names t by one of its app's names and by what that is of t alone.
+func (l *layout) taskByName(app appNames, name, one string, t *model.Task, p place, add addFunc) {
+	addrs := l.addrs(t, p)
 	addAddrs(add, name+app.mesos, addrs...)
 	addAddrs(add, one+app.mesos, addrs...)
 	addAddrs(add, name+app.slave, p.agent)
 	addAddrs(add, one+app.slave, p.agent)
 
-	srv := "_" + name + "._"
-	onAgent := one + app.slave
+	srv := l.underscored(name)
+	numbered := name == app.folded && l.numbersPorts(t)
+	i := 0
 	for port := range resourcePorts(t) {
-		for _, proto := range [...]string{"tcp", "udp"} {
-			v := value{target: onAgent, port: port}
+		for _, proto := range [...]string{"._tcp", "._udp"} {
+			v := l.service(one+app.slave, port)
 			add(srv+proto+app.slave, v)
 			if !discovered(t) {
 				add(srv+proto+app.mesos, v)
+				if numbered && i < maxNumberedPorts {
+					add(numberedPort(i)+srv+proto+app.mesos, v)
+				}
 			}
 		}
+		i++
 	}
-	switch {
-	case !discovered(t):
-	case len(l.cfg.IPSources) > 0:
-		l.writtenPorts(srv, one+app.mesos, app, t, add)
-	default:
-		l.joinedPorts(srv, one, app, t, p, add)
-	}
-}
-
-// writtenPorts names the ports of t as mesos-dns does: each as it is written,
-// at the task's one name, wherever that leads.
-func (l *layout) writtenPorts(srv, target string, app appNames, t *model.Task, add addFunc) {
-	for _, d := range t.Discovery.Ports {
-		if d.Number < 0 || d.Number > 65535 {
-			continue
+	for p := range l.ports(app, one, t, p) {
+		addAddrs(add, p.at.target, p.addrs...)
+		add(srv+p.proto+app.mesos, p.at)
+		if p.name != "" {
+			add(p.name+srv+p.proto+app.mesos, p.at)
 		}
-		v := value{target: target, port: uint16(d.Number)}
-		protos := []string{l.label.label(d.Protocol)}
-		if protos[0] == "" {
-			protos = []string{"tcp", "udp"}
-		}
-		name := l.label.label(d.Name)
-		for _, proto := range protos {
-			add(srv+proto+app.mesos, v)
-			if name != "" {
-				add("_"+name+"."+srv+proto+app.mesos, v)
-			}
+		if numbered && p.index < maxNumberedPorts {
+			add(numberedPort(p.index)+srv+p.proto+app.mesos, p.at)
 		}
 	}
 }
 
-// joinedPorts names the ports of t, each at a name whose addresses serve it.
-func (l *layout) joinedPorts(srv, one string, app appNames, t *model.Task, p place, add addFunc) {
-	for _, port := range t.Ports {
-		addrs, number := p.serving(port, t)
-		if len(addrs) == 0 {
-			continue
-		}
-		v := value{target: one + app.mesos, port: number}
-		if !slices.Equal(addrs, p.reached) {
-			v.target = one + app.container
-			if port.Network != "" {
-				v.target = one + "." + l.label.label(port.Network) + app.container
-			}
-			addAddrs(add, v.target, addrs...)
-		}
-		proto := port.Proto.String()
-		add(srv+proto+app.mesos, v)
-		if name := l.label.label(port.Name); name != "" {
-			add("_"+name+"."+srv+proto+app.mesos, v)
+// numberedPort is the part of a name that tells a port by its number, as the
+// variables $PORT0, $PORT1 of Marathon do.
+func numberedPort(i int) string { return "_port" + strconv.Itoa(i) + "." }
+
+// numbersPorts reports whether t's ports have names by their number: not if one
+// is called like that.
+func (l *layout) numbersPorts(t *model.Task) bool {
+	if l.cfg.Exact {
+		return false
+	}
+	for _, p := range t.Ports {
+		if number, ok := strings.CutPrefix(strings.ToLower(p.Name), "port"); ok && strings.Trim(number, "0123456789") == "" {
+			return false
 		}
 	}
+	return true
+}
+
+// underscored returns name as the first label of a service's name, cut if it
+// has no room for the underscore.
+func (l *layout) underscored(name string) string {
+	if len(name) == maxLabel && !l.cfg.Exact && !strings.Contains(name, ".") {
+		name = shorten(name, maxLabel-1)
+	}
+	return "_" + name
 }
 
 // resourcePorts yields the agent's ports that t was given.

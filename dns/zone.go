@@ -29,27 +29,28 @@ func Build(prev *Zone, snap *model.Snapshot, table *vip.Table, cfg Config) *Zone
 	first := prev == nil
 	if first {
 		l := newLayout(cfg)
-		prev = &Zone{layout: l, index: wire.NewIndex(l.wireDomains(0)), snap: &model.Snapshot{}}
+		prev = &Zone{layout: l, index: wire.NewIndex(l.wire), snap: &model.Snapshot{}}
 	}
 	z := &Zone{layout: prev.layout, serial: prev.serial, snap: snap}
 	if table != nil {
 		z.services = table.Services
 	}
-	b := &builder{layout: z.layout, edit: prev.index.Edit()}
+	const ofOneTask = 32
+	b := &builder{layout: z.layout, edit: prev.index.Edit(), gone: make([]given, 0, ofOneTask), come: make([]given, 0, ofOneTask)}
 	if first {
-		b.note(1, z.layout.nameserver)
+		b.note(1, z.layout.given)
 	}
 	b.masters(prev.snap, snap)
 	redo(b, prev.snap.Agents, snap.Agents, z.layout.agent)
 	redo(b, prev.snap.Frameworks, snap.Frameworks, z.layout.framework)
-	redo(b, prev.services, z.services, z.layout.service)
+	redo(b, prev.services, z.services, z.layout.virtual)
 	for c := range model.Diff(prev.snap.Apps, snap.Apps) {
 		b.app(c.Old, c.New)
 	}
 	index, changed := b.edit.Index()
 	if changed || first {
 		z.serial++
-		index = index.WithDomains(z.layout.wireDomains(z.serial))
+		index = index.WithDomains(z.layout.domainsAt(z.serial))
 	}
 	z.index = index
 	return z
@@ -60,19 +61,27 @@ func Build(prev *Zone, snap *model.Snapshot, table *vip.Table, cfg Config) *Zone
 // belongs to, and what is at the name. The domain is nil for a name that is not
 // ours, the node for one that does not exist.
 func (z *Zone) find(name string) (*domain, *node) {
+	real, in, steps := z.layout.real(name)
 	d := z.layout.domainOf(name)
-	if d == nil {
-		return nil, nil
-	}
-	if askable(name) {
-		if n, ok := z.index.Get(wire.AppendName(nil, name)); ok {
-			return d, nodeOf(n)
+	if askable(real) {
+		if n, ok := z.index.Get(wire.AppendName(nil, real)); ok {
+			return d, nodeOf(n, steps)
 		}
 	}
-	if name == d.apex {
+	switch {
+	case in.missing == wire.ForeignName:
+		return nil, nil
+	case real == in.apex:
 		return d, &node{}
 	}
 	return d, nil
+}
+
+// ours reports whether a name that is not there is denied by us; else nobody
+// has it, and nobody is to be asked for it.
+func (z *Zone) ours(name string) bool {
+	_, in, _ := z.layout.real(name)
+	return in.missing == wire.Denied
 }
 
 // addFunc says that a name has a value.
@@ -97,8 +106,8 @@ func (b *builder) note(n int32, made func(addFunc)) {
 func (b *builder) add(name string, v value, n int32) {
 	if findable(name, v) {
 		b.name = wire.AppendName(b.name[:0], name)
-		b.data = b.layout.appendData(b.data[:0], v)
-		b.edit.Add(b.name, v.rrtype(), b.data, n)
+		b.data = v.appendData(b.data[:0])
+		b.edit.Add(b.name, v.kind(), b.data, n)
 	}
 }
 
@@ -178,6 +187,27 @@ func (b *builder) app(old, next *model.App) {
 					func(add addFunc) { b.layout.task(is, come[0], add) })
 			}
 			gone, come = gone[1:], come[1:]
+		}
+	}
+	if !b.layout.cfg.Exact {
+		b.instances(was, is, old, next)
+	}
+}
+
+// instances redoes the numbers of the tasks of an app.
+func (b *builder) instances(was, is appNames, old, next *model.App) {
+	gone, come := instancesOf(old), instancesOf(next)
+	for i := range max(len(gone), len(come)) {
+		var g, c *model.Task
+		if i < len(gone) {
+			g = gone[i]
+		}
+		if i < len(come) {
+			c = come[i]
+		}
+		if g != c || was != is {
+			b.replace(func(add addFunc) { b.layout.instanceOf(was, i, g, add) },
+				func(add addFunc) { b.layout.instanceOf(is, i, c, add) })
 		}
 	}
 }

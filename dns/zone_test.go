@@ -101,7 +101,9 @@ func TestTaskNamesAndPortsFit(t *testing.T) {
 		}, []string{
 			"_connect._memcached._tcp.marathon.mesos. SRV 0 1 11211 " + c + ".mesos.",
 			"_memcached._tcp.marathon.mesos. SRV 0 1 11211 " + c + ".mesos.",
+			c + ".dcos.network.mesos. A 9.0.1.6",
 			c + ".mesos. A 9.0.1.6",
+			"memcached.marathon.dcos.network.mesos. A 9.0.1.6",
 			"memcached.marathon.mesos. A 9.0.1.6",
 		}},
 		{"both families: both addresses", func(t *model.Task) {
@@ -130,9 +132,12 @@ func TestTaskNamesAndPortsFit(t *testing.T) {
 			p.Network = "Back_End"
 			t.Ports = []model.Port{p}
 		}, []string{
-			"_connect._memcached._tcp.marathon.mesos. SRV 0 1 11211 " + strings.Replace(c, ".", ".back-end.", 1) + ".container.mesos.",
-			"_memcached._tcp.marathon.mesos. SRV 0 1 11211 " + strings.Replace(c, ".", ".back-end.", 1) + ".container.mesos.",
-			strings.Replace(c, ".", ".back-end.", 1) + ".container.mesos. A 9.1.1.6",
+			"_connect._memcached._tcp.marathon.mesos. SRV 0 1 11211 " + c + ".back-end.network.mesos.",
+			"_memcached._tcp.marathon.mesos. SRV 0 1 11211 " + c + ".back-end.network.mesos.",
+			c + ".back-end.network.mesos. A 9.1.1.6",
+			c + ".dcos.network.mesos. A 9.0.1.6",
+			"memcached.marathon.back-end.network.mesos. A 9.1.1.6",
+			"memcached.marathon.dcos.network.mesos. A 9.0.1.6",
 			c + ".mesos. A 9.0.1.6",
 			c + ".mesos. A 9.1.1.6",
 			"memcached.marathon.mesos. A 9.0.1.6",
@@ -152,7 +157,9 @@ func TestTaskNamesAndPortsFit(t *testing.T) {
 			p.Network = "other"
 			t.Ports = []model.Port{p}
 		}, []string{
+			c + ".dcos.network.mesos. A 9.0.1.6",
 			c + ".mesos. A 9.0.1.6",
+			"memcached.marathon.dcos.network.mesos. A 9.0.1.6",
 			"memcached.marathon.mesos. A 9.0.1.6",
 		}},
 		{"a port mapping without discovery: the agent's address", func(t *model.Task) {
@@ -177,7 +184,9 @@ func TestTaskNamesAndPortsFit(t *testing.T) {
 			z := Build(nil, world(memcached(tc.edit)), nil, cfg)
 			var got []string
 			for _, line := range lines(z, ".mesos.") {
-				if name, _, _ := strings.Cut(line, " "); !strings.HasSuffix(name, ".slave.mesos.") {
+				name, _, _ := strings.Cut(line, " ")
+				if !strings.HasSuffix(name, ".slave.mesos.") && !strings.HasSuffix(name, ".instance.mesos.") &&
+					!strings.HasPrefix(name, "_port") && name != "ns1.mesos." {
 					got = append(got, line)
 				}
 			}
@@ -224,7 +233,8 @@ func TestDottedNamesAreServedAsWrittenAndFolded(t *testing.T) {
 		"cache.team" + c + " A 9.0.1.6",
 		"cache.team.marathon.mesos. A 9.0.1.6",
 	}
-	got := lines(Build(nil, world(task), nil, DefaultConfig()), ".marathon.mesos.")
+	got := slices.DeleteFunc(lines(Build(nil, world(task), nil, DefaultConfig()), ".marathon.mesos."),
+		func(l string) bool { return strings.HasPrefix(l, "_port0.") })
 	slices.Sort(got)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -294,18 +304,19 @@ func TestVIPNames(t *testing.T) {
 		"web.marathon.l4lb.thisdcos.directory. AAAA fd01:c::1",
 	}
 	z := Build(nil, &model.Snapshot{}, table, DefaultConfig())
-	if diff := cmp.Diff(want, lines(z, "")); diff != "" {
+	if diff := cmp.Diff(want, lines(z, ".l4lb.thisdcos.directory.")); diff != "" {
 		t.Error(diff)
 	}
 	if got := z.Records()[0].TTL; got != 5 {
 		t.Errorf("TTL is %d", got)
 	}
 	one := Build(z, &model.Snapshot{}, tableOf(service("web.marathon", "11.1.2.3:443")), DefaultConfig())
-	if diff := cmp.Diff(want[1:2], lines(one, "")); diff != "" {
+	if diff := cmp.Diff(want[1:2], lines(one, ".l4lb.thisdcos.directory.")); diff != "" {
 		t.Errorf("a name goes with its last service, and not before:\n%s", diff)
 	}
-	if none := Build(z, &model.Snapshot{}, nil, DefaultConfig()); len(none.Records()) != 0 || none.index.Len() != 0 {
-		t.Errorf("without a Table there are %v", none.Records())
+	none := Build(z, &model.Snapshot{}, nil, DefaultConfig())
+	if diff := cmp.Diff(content(nothing()), content(none)); diff != "" {
+		t.Errorf("without a Table:\n%s", diff)
 	}
 }
 
@@ -343,10 +354,10 @@ func TestMasterNames(t *testing.T) {
 			var got, dcos []string
 			for _, l := range lines(z, "") {
 				switch {
-				case strings.Contains(l, " SRV "):
+				case strings.Contains(l, " SRV "), strings.Contains(l, " PTR "):
 				case strings.Contains(l, ".mesos."):
 					got = append(got, strings.Replace(l, ".mesos.", "", 1))
-				default:
+				case strings.Contains(l, ".dcos.thisdcos.directory. A"):
 					dcos = append(dcos, strings.Replace(l, ".dcos.thisdcos.directory.", "", 1))
 				}
 			}
@@ -369,8 +380,8 @@ func TestFrameworksCannotTakeTheClustersNames(t *testing.T) {
 		snap.Frameworks = frameworks.Groups()
 		z := Build(nil, snap, nil, DefaultConfig())
 		folded := newLabeler(false).label(name)
-		if _, n := z.find(folded + ".mesos."); len(n.values) != 0 {
-			t.Errorf("%s.mesos. has %v", folded, n.values)
+		if _, n := z.find(folded + ".mesos."); len(n.records) != 0 {
+			t.Errorf("%s.mesos. has %v", folded, n.records)
 		}
 		if _, n := z.find("_framework._tcp." + folded + ".mesos."); n != nil {
 			t.Errorf("_framework._tcp.%s.mesos. exists", folded)
@@ -413,10 +424,15 @@ func TestFrameworkAndAgentNames(t *testing.T) {
 		"slave.mesos. A 10.0.0.5",
 		"slave.mesos. AAAA fd01:b::6",
 	}
-	if diff := cmp.Diff(want, lines(Build(nil, snap, nil, DefaultConfig()), "")); diff != "" {
+	got := slices.DeleteFunc(lines(Build(nil, snap, nil, DefaultConfig()), ".mesos."),
+		func(l string) bool { return strings.Contains(l, ".agent.mesos.") })
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
+
+// nothing is the Zone of a world in which nothing runs.
+func nothing() *Zone { return Build(nil, &model.Snapshot{}, nil, DefaultConfig()) }
 
 func TestNamesThatCannotBeServedCostOnlyThemselves(t *testing.T) {
 	long := strings.Repeat("n", 63)
@@ -445,8 +461,8 @@ func TestNamesThatCannotBeServedCostOnlyThemselves(t *testing.T) {
 	if _, n := z.find("memcached.marathon.mesos."); n == nil {
 		t.Error("the good task has no name")
 	}
-	if gone := Build(z, world(), nil, DefaultConfig()); gone.index.Len() != 0 {
-		t.Errorf("%d names are left behind", gone.index.Len())
+	if diff := cmp.Diff(content(nothing()), content(Build(z, world(), nil, DefaultConfig()))); diff != "" {
+		t.Errorf("names are left behind:\n%s", diff)
 	}
 }
 
@@ -462,9 +478,11 @@ func TestNodesAboveNamesExist(t *testing.T) {
 		"slave.mesos.thisdcos.directory.":                    "mesos.thisdcos.directory.",
 		"marathon.mesos.thisdcos.directory.":                 "mesos.thisdcos.directory.",
 		"mesos.thisdcos.directory.":                          "mesos.thisdcos.directory.",
-		"dcos.thisdcos.directory.":                           "thisdcos.directory.",
-		"marathon.agentip.dcos.thisdcos.directory.":          "thisdcos.directory.",
-		"agentip.dcos.thisdcos.directory.":                   "thisdcos.directory.",
+		"dcos.thisdcos.directory.":                           "dcos.thisdcos.directory.",
+		"marathon.agentip.dcos.thisdcos.directory.":          "dcos.thisdcos.directory.",
+		"agentip.dcos.thisdcos.directory.":                   "dcos.thisdcos.directory.",
+		"thisdcos.directory.":                                "thisdcos.directory.",
+		"directory.":                                         "",
 		"xthisdcos.directory.":                               "",
 		`x\.thisdcos.directory.`:                             "",
 		`x\\.thisdcos.directory.`:                            "",
@@ -494,8 +512,8 @@ func TestPortsOfATaskAreLimited(t *testing.T) {
 		t.Discovery, t.Resources = nil, []model.PortRange{{First: 1, Last: 65535}}
 	})
 	z := Build(nil, world(task), nil, DefaultConfig())
-	if _, n := z.find("_memcached._udp.marathon.mesos."); len(n.values) != maxResourcePorts {
-		t.Errorf("%d ports", len(n.values))
+	if _, n := z.find("_memcached._udp.marathon.mesos."); len(n.records) != maxResourcePorts {
+		t.Errorf("%d ports", len(n.records))
 	}
 }
 

@@ -197,7 +197,7 @@ var cases = []struct {
 	{"a name that agents give", world(nil), "slave.mesos", "from-agent", "agent S0"},
 	{"a name that a framework gives", world(nil), "marathon.mesos", "from-framework", "framework marathon (F)"},
 	{"a name that masters give", world(nil), "leader.mesos", "from-masters", "A 10.0.0.8 from the masters"},
-	{"the name server's name", world(nil), "ns1.mesos", "from-name-server", "A 127.0.0.1"},
+	{"the name server's name", world(nil), "ns1.mesos", "from-configuration", "A 127.0.0.1"},
 	{"a name without records", world(nil, task("web:1")), "_tcp.marathon.mesos", "nodata", "names below it"},
 	{"a name that does not exist", world(nil), "web.marathon.mesos", "no-such-name", "does not exist in mesos."},
 	{"a name that a task would give", world(nil, task("web:1", in(model.Preparing))), "web.marathon.mesos", "task-not-running", "task web:1 of app web would give it, but is preparing"},

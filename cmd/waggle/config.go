@@ -48,6 +48,10 @@ type dnsConfig struct {
 	TTL        time.Duration `yaml:"ttl" help:"time that names in the domain may be cached, whole seconds"`
 	DCOSTTL    time.Duration `yaml:"dcos_ttl" help:"time that DC/OS names may be cached, whole seconds"`
 	IPSources  []string      `yaml:"ip_sources" help:"which address of a task its name gets, in mesos-dns' order of host, docker, mesos, netinfo; empty chooses per task and port"`
+	Exact      bool          `yaml:"exact" help:"leave out of the domain every name that mesos-dns does not have"`
+	Records    []string      `yaml:"records" help:"further records, each as name type data: A, AAAA, CNAME, PTR, SRV or TXT, under any name"`
+	CryptoID   string        `yaml:"crypto_id" help:"DC/OS' name of the cluster, for names below <id>.dcos.directory; empty for none"`
+	Public     []string      `yaml:"public" help:"addresses at which the outside reaches this machine, public.thisnode in the DC/OS domain"`
 	RFC952     bool          `yaml:"rfc952" help:"shorten task names to 24 characters, as mesos-dns' EnforceRFC952 does"`
 	SRVWeight  uint16        `yaml:"srv_weight" help:"weight in SRV records"`
 	SOA        soaConfig     `yaml:"soa"`

@@ -94,6 +94,34 @@ func (d dnsConfig) server(bad func(key, format string, args ...any)) dns.ServerC
 	return s
 }
 
+// names sets what d says of names beside those of what runs.
+func (d dnsConfig) names(to *dns.Config, bad func(key, format string, args ...any)) {
+	to.Exact, to.CryptoID, to.Records = d.Exact, d.CryptoID, d.Records
+	for _, text := range d.Public {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" {
+			bad("dns.public", "%q is not an address", text)
+			continue
+		}
+		to.PublicAddrs = append(to.PublicAddrs, a.Unmap())
+	}
+}
+
+// thisNode returns the addresses of this machine that others know it by: the
+// configured ones, else those it speaks to the outside from.
+func (c fileConfig) thisNode() (out []netip.Addr) {
+	if len(c.LB.Node) > 0 {
+		return c.LB.node(ignore)
+	}
+	v4, v6 := hostnet.Outgoing()
+	for _, a := range [...]netip.Addr{v4, v6} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // dnsPort is where clients ask.
 const dnsPort = 53
 

@@ -36,10 +36,13 @@ func TestADaemonAnswersForOthersToo(t *testing.T) {
 	if r := n.query(t, n.client, "www.example.com.", dns.TypeA); r.Rcode != dns.RcodeSuccess || len(r.Answer) != 1 || !r.RecursionAvailable {
 		t.Errorf("%v", r)
 	}
-	for _, name := range []string{"nobody.mesos.", "nobody.thisdcos.directory.", "9.9.9.11.in-addr.arpa.", "intranet."} {
+	for _, name := range []string{"nobody.mesos.", "nobody.l4lb.thisdcos.directory.", "9.9.9.11.in-addr.arpa.", "intranet."} {
 		if r := n.query(t, n.client, name, dns.TypeA); r.Rcode != dns.RcodeNameError {
 			t.Errorf("%s went outside: %v", name, r)
 		}
+	}
+	if r := n.query(t, n.client, "nobody.thisdcos.directory.", dns.TypeA); r.Rcode != dns.RcodeRefused {
+		t.Errorf("a zone that DC/OS does not have went outside: %v", r)
 	}
 }
 

@@ -63,7 +63,7 @@ func readMesosDNS(text []byte, cfg *fileConfig) error {
 	d.Listen = []string{net.JoinHostPort(m.Listener, strconv.Itoa(m.Port))}
 	d.Domain = strings.ToLower(m.Domain)
 	d.TTL = seconds(m.TTL)
-	d.IPSources = m.IPSources
+	d.IPSources, d.Exact = m.IPSources, true
 	d.RFC952 = m.EnforceRFC952
 	d.SRVWeight = m.SRVRecordDefaultWeight
 	d.SOA = soaConfig{

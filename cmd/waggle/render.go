@@ -31,7 +31,7 @@ func newRender(e env) *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(1)),
 	}
 	flags := addConfigFlags(cmd)
-	nodeIP := cmd.Flags().String("node-ip", "", "address of the node to render for; nothing that is rendered depends on it yet")
+	nodeIP := cmd.Flags().String("node-ip", "", "address of the node to render for: its name is thisnode")
 	format := cmd.Flags().String("format", "auto", "form of FILE: "+strings.Join(mesos.Formats(), ", "))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := flags.load()
@@ -42,6 +42,7 @@ func newRender(e env) *cobra.Command {
 			if _, err := netip.ParseAddr(*nodeIP); err != nil {
 				return &exitError{exitUsage, fmt.Errorf("--node-ip: %w", err)}
 			}
+			cfg.LB.Node = []string{*nodeIP}
 		}
 		f, err := mesos.ParseFormat(*format)
 		if err != nil {
@@ -97,6 +98,9 @@ func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format)
 	}
 	asAnswered(snap, source.Addrs())
 	stages := cfg.agent()
+	if len(cfg.LB.Node) == 0 {
+		stages.DNS.NodeAddrs = nil // what is rendered does not depend on where
+	}
 	s := &agent.State{Snapshot: snap, Table: vip.Build(nil, snap, stages.VIP)}
 	s.Zone = dns.Build(nil, snap, s.Table, stages.DNS)
 	return s, nil

@@ -25,7 +25,8 @@ func defaultFileConfig() fileConfig {
 		File:  fileSource{Paths: []string{}},
 		State: stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
-			Listen: []string{"127.0.0.1:53"},
+			Listen:  []string{"127.0.0.1:53"},
+			Records: []string{}, Public: []string{},
 			Domain: a.DNS.Domain, DCOSDomain: a.DNS.DCOSDomain,
 			TTL: a.DNS.TTL, DCOSTTL: a.DNS.DCOSTTL,
 			SRVWeight: a.DNS.SRVWeight, IPSources: []string{},
@@ -53,6 +54,7 @@ func (c fileConfig) check() error {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
 	c.DNS.server(bad)
+	c.DNS.names(new(dns.Config), bad)
 	if len(c.DNS.Listen)+len(c.DNS.Addresses) == 0 {
 		bad("dns.listen", "nothing to listen on")
 	}
@@ -100,6 +102,8 @@ func (c fileConfig) agent() agent.Config {
 	d.SOAMname, d.SOARname = soa.MName, soa.RName
 	d.SOARefresh, d.SOARetry, d.SOAExpire, d.SOAMinimum = soa.Refresh, soa.Retry, soa.Expire, soa.Minimum
 	d.NSAddrs = c.nsAddrs()
+	c.DNS.names(d, ignore)
+	d.NodeAddrs = c.thisNode()
 	return a
 }
 

@@ -109,7 +109,7 @@ func servedAtTheEnd(t *testing.T, s mesostest.Scene, body string) {
 	drop := func(s served) served { // the source knows its master, the document does not
 		out := served{}
 		for key, value := range s {
-			if !strings.HasPrefix(key, "leader.") && !strings.HasPrefix(key, "master") && !strings.HasPrefix(key, "ns1.") {
+			if !strings.HasPrefix(key, "leader.") && !strings.HasPrefix(key, "master") && !strings.HasPrefix(key, "ns1.") && !strings.HasPrefix(key, "zk-") {
 				out[key] = value
 			}
 		}
