@@ -183,7 +183,6 @@ func (d *Dataplane) Repair(ctx context.Context) error {
 	if d.plan == nil {
 		return nil
 	}
-	d.recipes.names.forget()
 	d.adopted = false
 	return d.applyLocked(ctx, d.plan)
 }
@@ -197,6 +196,8 @@ func (d *Dataplane) applyLocked(ctx context.Context, p *lb.Plan) error {
 	if !p.Partial {
 		d.unknown = nil
 	}
+	// What was known of clients may be older than the Plan that admits them.
+	d.recipes.names.forget()
 	changes4, changes6 := d.changesLocked(p)
 	d.plan, d.compared = p, false
 	// What is removed first makes room, whatever its family.

@@ -98,6 +98,9 @@ func (s socket) ask(a netip.AddrPort) (who, from netip.AddrPort, err error) {
 	}
 	buf := make([]byte, 100)
 	n, sa, err := unix.Recvfrom(s.fd, buf, 0)
+	for errors.Is(err, unix.EINTR) { // the runtime's signals end a wait that has a limit
+		n, sa, err = unix.Recvfrom(s.fd, buf, 0)
+	}
 	if err != nil {
 		return who, from, fmt.Errorf("answer from %s: %w", a, err)
 	}
