@@ -16,9 +16,9 @@ const (
 
 // The record types and flags that matter here.
 const (
-	typeA, typeCNAME, typeSOA, typeOPT, typeANY = 1, 5, 6, 41, 255
+	typeCNAME, typeSOA, typeOPT, typeANY = 5, 6, 41, 255
 
-	flagQR, flagAA, flagTC, flagRD, flagRA, flagAD, flagCD = 1 << 15, 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 5, 1 << 4
+	flagQR, flagTC, flagRD, flagRA, flagAD, flagCD = 1 << 15, 1 << 9, 1 << 8, 1 << 7, 1 << 5, 1 << 4
 
 	doBit = 1 << 15 // in the flags of an OPT record
 )
@@ -137,14 +137,20 @@ func spelledName(p []byte, off int) (end int, ok bool) {
 	return 0, false
 }
 
-// skipName returns where the name at off, which may end in a pointer, ends.
+// skipName returns where the name at off ends, which may end in a pointer to
+// what stands before it (RFC 1035 section 4.1.4).
 func skipName(p []byte, off int) (end int, ok bool) {
+	start := off
 	for off < len(p) {
 		switch n := int(p[off]); {
 		case n == 0:
 			return off + 1, true
 		case n&0xc0 == 0xc0:
-			return off + 2, off+2 <= len(p)
+			if off+2 > len(p) {
+				return 0, false
+			}
+			to := int(binary.BigEndian.Uint16(p[off:]) & 0x3fff)
+			return off + 2, headerSize <= to && to < start
 		case n > 63:
 			return 0, false
 		default:
@@ -234,9 +240,6 @@ func findOption(options []byte, code uint16) []byte {
 const (
 	edeNone         = -1
 	edeStale        = 3
-	edeCachedError  = 13
-	edeNotReady     = 14
-	edeNotSupported = 21
 	edeNoReachable  = 22
 	edeNetworkError = 23
 	edeOther        = 0
@@ -250,6 +253,15 @@ func failure(q *question, rcode int, ede, maxUDP int) []byte {
 		out = appendOPT(out, maxUDP, q.do, ede)
 		out[11] = 1
 	}
+	return out
+}
+
+// unreadable returns the answer to what is no query: a header alone, since
+// nothing says where a question ends.
+func unreadable(packet []byte) []byte {
+	out := make([]byte, headerSize)
+	copy(out[:2], packet)
+	binary.BigEndian.PutUint16(out[2:], flagQR|rcodeFormErr)
 	return out
 }
 

@@ -204,8 +204,7 @@ func (r *Resolver) Resolve(packet []byte, client netip.Addr, tcp bool, reply fun
 	packet = slices.Clone(packet)
 	q, err := parseQuery(packet)
 	if err != nil {
-		q.raw = nil
-		reply(appendHeader(nil, &q, rcodeFormErr, [3]uint16{})[:4:4])
+		reply(unreadable(packet))
 		return
 	}
 	w := waiter{q: q, client: party(client), tcp: tcp, reply: reply}

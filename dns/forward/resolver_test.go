@@ -386,7 +386,12 @@ func TestPacketsThatAreNoQueriesGetNoAnswerOfOurs(t *testing.T) {
 			t.Fatalf("cut at %d: answered", n)
 		}
 		answers := 0
-		r.Resolve(slices.Clone(good[:n]), client, false, func([]byte) { answers++ })
+		r.Resolve(slices.Clone(good[:n]), client, false, func(msg []byte) {
+			answers++
+			if m := new(dns.Msg); m.Unpack(msg) != nil || m.Rcode != dns.RcodeFormatError || n >= 2 && m.Id != uint16(good[0])<<8|uint16(good[1]) {
+				t.Fatalf("cut at %d: answered by % x", n, msg)
+			}
+		})
 		if answers != 1 {
 			t.Fatalf("cut at %d: %d answers", n, answers)
 		}
