@@ -46,8 +46,7 @@ func (s *Server) forwards(packet []byte) bool {
 	}
 	var usual wire.Query
 	if usual.Parse(packet); usual.Usual() {
-		d, _ := z.find(wire.Text(usual.Name()))
-		return d == nil
+		return z.foreign(wire.Text(usual.Name()))
 	}
 	q, rcode := parse(packet)
 	if q == nil || rcode != dns.RcodeSuccess || len(q.Question) != 1 || q.Question[0].Qclass != dns.ClassINET {
@@ -60,7 +59,12 @@ func (s *Server) forwards(packet []byte) bool {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return false
 	}
-	d, _ := z.find(strings.ToLower(q.Question[0].Name))
+	return z.foreign(strings.ToLower(q.Question[0].Name))
+}
+
+// foreign reports whether no domain of z has name, which is in lower case.
+func (z *Zone) foreign(name string) bool {
+	d, _ := z.find(name)
 	return d == nil
 }
 
