@@ -191,11 +191,8 @@ func readSecrets(path string) (out []guard.Secret, err error) {
 }
 
 func (c fileConfig) dnsServer() dns.ServerConfig {
-	return c.DNS.server(told)
+	return c.DNS.server(ignore)
 }
-
-// told is for what check has said already.
-func told(string, string, ...any) {}
 
 // keeper returns which addresses are added to lo, none for none.
 func (c fileConfig) keeper() hostnet.KeeperConfig {

@@ -85,7 +85,7 @@ func render(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (
 
 // recorded returns what the pure part of the pipeline makes of one document.
 func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (*agent.State, error) {
-	resolver, err := newResolver(cfg.DNS.addrPorts(told))
+	resolver, err := newResolver(cfg.DNS.addrPorts(ignore))
 	if err != nil {
 		return nil, err
 	}

@@ -78,7 +78,7 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 		}
 	}()
 
-	resolver, err := newResolver(cfg.DNS.addrPorts(told))
+	resolver, err := newResolver(cfg.DNS.addrPorts(ignore))
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +91,8 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	server := cfg.dnsServer()
 	server.Inherited = dns.Activated()
 	if cfg.DNS.Forward.On {
-		own := ownServer(cfg.DNS.addrPorts(told))
-		if d.forward, err = forward.New(cfg.forwarder(own, told), nil, log.Named("forward"), reg); err != nil {
+		own := ownServer(cfg.DNS.addrPorts(ignore))
+		if d.forward, err = forward.New(cfg.forwarder(own, ignore), nil, log.Named("forward"), reg); err != nil {
 			return nil, err
 		}
 		server.Forward = d.forward

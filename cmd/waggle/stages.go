@@ -36,7 +36,10 @@ func defaultFileConfig() fileConfig {
 			},
 		},
 		VIP: defaultVIPConfig(a.VIP),
-		LB:  lbConfig{IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers}, Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{}, PinDir: p.PinDir, SelfTest: true},
+		LB: lbConfig{
+			Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{},
+			PinDir: p.PinDir, SelfTest: true, IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers},
+		},
 		HTTP: httpConfig{
 			Socket: "/run/waggle/waggle.sock",
 			Listen: "127.0.0.1:8123",
@@ -62,7 +65,7 @@ func (c fileConfig) check() error {
 		bad("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
 	if c.DNS.Forward.On {
-		c.forwarder(ownServer(c.DNS.addrPorts(told)), bad)
+		c.forwarder(ownServer(c.DNS.addrPorts(ignore)), bad)
 	}
 	switch c.LB.Backend {
 	case "auto", "ebpf", "ipvs", "none":
@@ -111,7 +114,7 @@ func (c fileConfig) agent() agent.Config {
 // the machine's where that is all of them.
 func (c fileConfig) nsAddrs() []netip.Addr {
 	var out []netip.Addr
-	for _, ap := range c.DNS.addrPorts(told) {
+	for _, ap := range c.DNS.addrPorts(ignore) {
 		if ap.Addr().IsUnspecified() {
 			out = append(out, hostnet.Addrs()...)
 		} else {

@@ -90,15 +90,6 @@ func MasterInfo(addr netip.AddrPort) []byte {
 	return fmt.Appendf(nil, `{"address":{"hostname":%[1]q,"ip":%[1]q,"port":%[2]s},"hostname":%[1]q,"id":"id-of-%[2]s","pid":"master@%[3]s","port":%[2]s,"version":"1.12.0"}`, host, port, addr)
 }
 
-// Create makes a node that stays.
-func (c *Client) Create(path string, data []byte) {
-	c.tb.Helper()
-	c.try("create "+path, func() error {
-		_, err := c.conn.Create(path, data, 0, c.acl)
-		return err
-	})
-}
-
 // Hide takes the right to read path from everybody but the client itself.
 func (c *Client) Hide(path string) {
 	c.tb.Helper()
