@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"waggle/dns"
+	"waggle/lb"
 	"waggle/model"
 	"waggle/vip"
 )
@@ -62,6 +64,17 @@ type Backend struct {
 	State   string     `json:"state"` // up, draining or unhealthy
 	Task    string     `json:"task"`
 	Agent   string     `json:"agent"` // the agent's address; empty when unknown
+	// Ejected says why this node sends it no new connections for now; nil if it does.
+	Ejected *Ejection `json:"ejected,omitempty"`
+}
+
+// Ejection says since when and until when a backend is left out, and why:
+// Failed of Connects made by this node's clients failed.
+type Ejection struct {
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until"`
+	Failed   uint64    `json:"failed"`
+	Connects uint64    `json:"connects"`
 }
 
 // Record is one DNS record; Data is in presentation form.
@@ -109,8 +122,8 @@ func newTask(t *model.Task) Task {
 }
 
 // VIPs returns the services of t, sorted by name and frontend. zone is the name
-// below which named VIPs are served.
-func VIPs(t *vip.Table, zone string) []VIP {
+// below which named VIPs are served; p says who is ejected and may be nil.
+func VIPs(t *vip.Table, p *lb.Plan, zone string) []VIP {
 	out := []VIP{}
 	if t == nil {
 		return out
@@ -123,8 +136,9 @@ func VIPs(t *vip.Table, zone string) []VIP {
 		if s.Name != "" {
 			d.Name = s.Name + "." + strings.TrimSuffix(zone, ".") + "."
 		}
+		ejected := p.Ejected(s.Frontend)
 		for _, b := range s.Backends {
-			d.Backends = append(d.Backends, newBackend(b))
+			d.Backends = append(d.Backends, newBackend(b, ejected))
 		}
 		out = append(out, d)
 	}
@@ -135,12 +149,15 @@ func VIPs(t *vip.Table, zone string) []VIP {
 	return out
 }
 
-func newBackend(b vip.Backend) Backend {
+func newBackend(b vip.Backend, ejected map[netip.AddrPort]lb.Ejection) Backend {
 	d := Backend{
 		Address: b.Addr.Addr(), Port: b.Addr.Port(), State: b.State.String(), Task: b.Task.ID, Agent: text(b.Agent),
 	}
 	if b.State == vip.Up {
 		d.Weight = b.Weight
+	}
+	if e, ok := ejected[b.Addr]; ok {
+		d.Ejected = (*Ejection)(&e)
 	}
 	return d
 }

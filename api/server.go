@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"waggle/dns"
+	"waggle/lb"
 	"waggle/model"
 	"waggle/vip"
 )
@@ -37,12 +38,13 @@ type Config struct {
 	VIPZone string
 }
 
-// View is the daemon's state at one moment. Snapshot, Table and Zone are nil
-// before there are any; Problems, Status and Explain are called when they are
+// View is the daemon's state at one moment. Snapshot, Table, Plan and Zone are
+// nil before there are any; Problems, Status and Explain are called when they are
 // asked for, Explain only while there is a Snapshot.
 type View struct {
 	Snapshot *model.Snapshot
 	Table    *vip.Table
+	Plan     *lb.Plan // nil for ever without a balancer
 	Zone     *dns.Zone
 	Problems func() []model.Problem
 	Status   func() Status
@@ -68,7 +70,7 @@ func New(cfg Config, view func() View, gather prometheus.Gatherer, log *zap.Logg
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /v2/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, view().Status()) })
 	mux.HandleFunc("GET /v2/tasks", s.show(func(v View) any { return Tasks(v.Snapshot) }))
-	mux.HandleFunc("GET /v2/vips", s.show(func(v View) any { return VIPs(v.Table, cfg.VIPZone) }))
+	mux.HandleFunc("GET /v2/vips", s.show(func(v View) any { return VIPs(v.Table, v.Plan, cfg.VIPZone) }))
 	mux.HandleFunc("GET /v2/records", s.show(func(v View) any { return Records(v.Zone) }))
 	mux.HandleFunc("GET /v2/problems", s.show(func(v View) any { return SortedProblems(v.Problems()) }))
 	mux.HandleFunc("GET /v2/explain", s.explain)

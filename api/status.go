@@ -55,12 +55,20 @@ type Balancer struct {
 	Chosen string `json:"chosen"`          // why that
 	Error  string `json:"error,omitempty"` // why it is none, or what it could not program
 	// Ejected are the backends that get no new connections because they
-	// refused some, each as "VIP backend until".
-	Ejected []string `json:"ejected,omitempty"`
+	// refused some, sorted.
+	Ejected []Ejected `json:"ejected,omitempty"`
 	// Missing are the programs that this kernel does not take, with its words.
 	Missing  map[string]string `json:"missing,omitempty"`
 	SelfTest *SelfTest         `json:"self_test,omitempty"` // nil before the first
 	Events   []BalancerEvent   `json:"events,omitempty"`    // the last, oldest first
+}
+
+// Ejected is a backend that is left out of a VIP.
+type Ejected struct {
+	VIP      string `json:"vip"` // address and port
+	Protocol string `json:"protocol"`
+	Backend  string `json:"backend"`
+	Ejection
 }
 
 // SelfTest is how a process in a cgroup of its own fared with a VIP.

@@ -96,6 +96,27 @@ func unbalanced(w *World) { w.Applied = nil }
 // nothingApplied is a kernel that has taken no service yet.
 func nothingApplied(w *World) { w.Applied = &vip.Table{} }
 
+// ejected is a node whose second backend of web.marathon refuses.
+func ejected(w *World) {
+	at := time.Date(2026, 1, 1, 10, 0, 0, 0, time.UTC)
+	stats := func(yield func(vip.Frontend, lb.BackendStats) bool) {
+		for f, row := range w.Table.Services.All() {
+			for i, b := range row.Backends {
+				s := lb.BackendStats{Addr: b.Addr, Connections: 9}
+				if i == 1 {
+					s.Failures = 7
+				}
+				if !yield(f, s) {
+					return
+				}
+			}
+		}
+	}
+	cfg := lb.DefaultConfig()
+	cfg.Ejected = lb.NewEjector(lb.DefaultEjectConfig()).Observe(stats, at)
+	w.Plan = lb.Build(nil, w.Table, cfg, at)
+}
+
 var cases = []struct {
 	name  string
 	world World
@@ -182,6 +203,8 @@ var cases = []struct {
 	{"a VIP of which the kernel has an older state", world(func(w *World) {
 		w.Applied = vip.Build(nil, world(nil, task("web:0", label("VIP_0", "/web:80"))).Snapshot, w.VIP)
 	}, task("web:1", at("9.0.0.2"), label("VIP_0", "/web:80"))), "web.marathon", "kernel-behind", "map full"},
+	{"how many backends are ejected", world(ejected, many(3)...), "web.marathon", "ejections", "1 of 3 backends are ejected"},
+	{"which backend is ejected, since when and why", world(ejected, many(3)...), "web.marathon", "ejected", "backend 9.0.0.2:8080 is ejected from 10:00:00 to 10:00:30: 7 of 9 connects failed"},
 	{"the name of a VIP", world(nil, task("web:1", label("VIP_0", "/web:80"))), "web.marathon", "name", "web.marathon.l4lb.thisdcos.directory."},
 	{"a VIP that was given up", world(func(w *World) {
 		w.Plan = lb.Build(nil, vip.Build(nil, world(nil, task("web:1", label("VIP_0", "10.1.1.1:80"))).Snapshot, w.VIP), lb.DefaultConfig(), time.Unix(0, 0))

@@ -1,10 +1,13 @@
 package explain
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
+	"waggle/lb"
 	"waggle/model"
 	"waggle/vip"
 )
@@ -91,6 +94,7 @@ func (w World) vip(row *vip.Service) Subject {
 	if n := len(row.Backends) - most; n > 0 {
 		s.say("more", "and %d backends more", n)
 	}
+	w.ejected(&s, w.Plan.Ejected(row.Frontend), len(row.Backends))
 	switch {
 	case len(row.Backends) == 0:
 		s.miss("no-backend", "it has no backend: connections are refused at once")
@@ -107,6 +111,20 @@ func (w World) vip(row *vip.Service) Subject {
 	}
 	w.problems(&s, ids...)
 	return s
+}
+
+// ejected tells which backends this node leaves out of n, and why.
+func (w World) ejected(s *Subject, out map[netip.AddrPort]lb.Ejection, n int) {
+	if len(out) == 0 {
+		return
+	}
+	s.miss("ejections", "%d of %d backends are ejected by this node and get no new connections: it leaves out those that refuse, never more than a third", len(out), n)
+	for i, addr := range slices.SortedFunc(maps.Keys(out), netip.AddrPort.Compare) {
+		if e := out[addr]; i < most {
+			s.miss("ejected", "backend %s is ejected from %s to %s: %d of %d connects failed", addr,
+				e.Since.Format(time.TimeOnly), e.Until.Format(time.TimeOnly), e.Failed, e.Connects)
+		}
+	}
 }
 
 // appOf says which app a task is of.

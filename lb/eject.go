@@ -29,26 +29,38 @@ func DefaultEjectConfig() EjectConfig {
 	return EjectConfig{Failures: 5, Share: 0.5, Hold: 30 * time.Second}
 }
 
-// Ejections are the backends that are out, by service, and until when. It is
-// immutable; nil is none.
-type Ejections struct {
-	out map[vip.Frontend]map[netip.AddrPort]time.Time
+// Ejection says since when and until when a backend is out, and why: Failed of
+// the Connects that were seen at the look that ejected it.
+type Ejection struct {
+	Since, Until     time.Time
+	Failed, Connects uint64
 }
 
-// All yields every backend that is out, and until when.
-func (e *Ejections) All() iter.Seq2[vip.Frontend, map[netip.AddrPort]time.Time] {
+// Ejections are the backends that are out, by service. It is immutable; nil is
+// none.
+type Ejections struct {
+	out map[vip.Frontend]map[netip.AddrPort]Ejection
+}
+
+// All yields every backend that is out.
+func (e *Ejections) All() iter.Seq2[vip.Frontend, map[netip.AddrPort]Ejection] {
 	if e == nil {
-		return func(func(vip.Frontend, map[netip.AddrPort]time.Time) bool) {}
+		return func(func(vip.Frontend, map[netip.AddrPort]Ejection) bool) {}
 	}
 	return maps.All(e.out)
 }
 
+// of returns the backends of a service that are out.
+func (e *Ejections) of(f vip.Frontend) map[netip.AddrPort]Ejection {
+	if e == nil {
+		return nil
+	}
+	return e.out[f]
+}
+
 // has reports whether a backend is out.
 func (e *Ejections) has(f vip.Frontend, addr netip.AddrPort) bool {
-	if e == nil {
-		return false
-	}
-	_, out := e.out[f][addr]
+	_, out := e.of(f)[addr]
 	return out
 }
 
@@ -97,37 +109,37 @@ func NewEjector(cfg EjectConfig) *Ejector {
 // come one after the other, as a Dataplane yields them; those who are out have
 // none.
 func (e *Ejector) Observe(stats iter.Seq2[vip.Frontend, BackendStats], now time.Time) *Ejections {
-	out := map[vip.Frontend]map[netip.AddrPort]time.Time{}
+	out := map[vip.Frontend]map[netip.AddrPort]Ejection{}
 	for f, list := range e.now.All() {
-		for addr, until := range list {
-			if until.After(now) {
-				put(out, f, addr, until)
+		for addr, ejection := range list {
+			if ejection.Until.After(now) {
+				put(out, f, addr, ejection)
 			}
 		}
 	}
-	in, bad, seen := map[vip.Frontend]int{}, map[vip.Frontend][]netip.AddrPort{}, map[place]BackendStats{}
+	in, bad, seen := map[vip.Frontend]int{}, map[vip.Frontend][]BackendStats{}, map[place]BackendStats{}
 	for f, s := range stats {
 		at := place{f, s.Addr}
 		in[f]++
 		seen[at] = s
-		if e.fails(e.seen[at], s) {
-			bad[f] = append(bad[f], s.Addr)
+		if lately := since(e.seen[at], s); e.fails(lately) {
+			bad[f] = append(bad[f], lately)
 		}
 	}
 	e.seen = seen
 	for f, list := range bad {
-		for _, addr := range list {
-			if len(out[f]) >= mostOut(in[f]+len(e.outOf(f))) {
+		for _, s := range list {
+			if len(out[f]) >= mostOut(in[f]+len(e.now.of(f))) {
 				break
 			}
-			if _, already := out[f][addr]; already {
+			if _, already := out[f][s.Addr]; already {
 				continue
 			}
-			o := e.past[place{f, addr}]
+			o := e.past[place{f, s.Addr}]
 			o.times = min(o.times+1, 10)
 			o.until = now.Add(time.Duration(o.times) * e.cfg.Hold)
-			e.past[place{f, addr}] = o
-			put(out, f, addr, o.until)
+			e.past[place{f, s.Addr}] = o
+			put(out, f, s.Addr, Ejection{Since: now, Until: o.until, Failed: uint64(s.Failures), Connects: s.Connections})
 		}
 	}
 	// Who behaved for as long again as it was out starts anew.
@@ -138,33 +150,32 @@ func (e *Ejector) Observe(stats iter.Seq2[vip.Frontend, BackendStats], now time.
 	return e.now
 }
 
-func (e *Ejector) outOf(f vip.Frontend) map[netip.AddrPort]time.Time {
-	if e.now == nil {
-		return nil
-	}
-	return e.now.out[f]
-}
-
-func (e *Ejector) same(out map[vip.Frontend]map[netip.AddrPort]time.Time) bool {
+func (e *Ejector) same(out map[vip.Frontend]map[netip.AddrPort]Ejection) bool {
 	if e.now == nil {
 		return len(out) == 0
 	}
-	return maps.EqualFunc(e.now.out, out, func(a, b map[netip.AddrPort]time.Time) bool { return maps.Equal(a, b) })
+	return maps.EqualFunc(e.now.out, out, func(a, b map[netip.AddrPort]Ejection) bool { return maps.Equal(a, b) })
 }
 
-// fails reports whether too many connects failed between was and is. Counters
-// that fell belong to a backend that joined anew.
-func (e *Ejector) fails(was, is BackendStats) bool {
-	if is.Connections < was.Connections || is.Failures < was.Failures {
-		was = BackendStats{}
+// since returns what was counted between was and is. Counters that fell belong
+// to a backend that joined anew.
+func since(was, is BackendStats) BackendStats {
+	if is.Connections >= was.Connections && is.Failures >= was.Failures {
+		is.Connections -= was.Connections
+		is.Failures -= was.Failures
 	}
-	failed, all := uint64(is.Failures-was.Failures), is.Connections-was.Connections
-	return failed >= e.cfg.Failures && float64(failed) >= e.cfg.Share*float64(all)
+	return is
 }
 
-func put(out map[vip.Frontend]map[netip.AddrPort]time.Time, f vip.Frontend, addr netip.AddrPort, until time.Time) {
+// fails reports whether too many connects failed of those counted.
+func (e *Ejector) fails(s BackendStats) bool {
+	failed := uint64(s.Failures)
+	return failed >= e.cfg.Failures && float64(failed) >= e.cfg.Share*float64(s.Connections)
+}
+
+func put(out map[vip.Frontend]map[netip.AddrPort]Ejection, f vip.Frontend, addr netip.AddrPort, e Ejection) {
 	if out[f] == nil {
-		out[f] = map[netip.AddrPort]time.Time{}
+		out[f] = map[netip.AddrPort]Ejection{}
 	}
-	out[f][addr] = until
+	out[f][addr] = e
 }

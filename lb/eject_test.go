@@ -2,8 +2,11 @@ package lb
 
 import (
 	"iter"
+	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"waggle/vip"
 )
@@ -96,14 +99,21 @@ func TestAPlanLeavesOutWhoIsOut(t *testing.T) {
 	if s, _ := p.Services.Get(frontend(1)); len(s.Backends) != 2 {
 		t.Errorf("backends: %v", s.Backends)
 	}
+	want := map[netip.AddrPort]Ejection{list[1].Addr: {Since: at, Until: at.Add(30 * time.Second), Failed: 10, Connects: 10}}
+	if diff := cmp.Diff(want, p.Ejected(frontend(1)), compareAddrs); diff != "" {
+		t.Errorf("who is out (-want +got):\n%s", diff)
+	}
 	// Of two backends one is more than a third.
-	few := &vip.Service{Frontend: frontend(1), Backends: list[:2]}
-	if s, _ := Build(p, table(few), cfg, at).Services.Get(frontend(1)); len(s.Backends) != 2 {
-		t.Errorf("of two backends: %v", s.Backends)
+	few := Build(p, table(&vip.Service{Frontend: frontend(1), Backends: list[:2]}), cfg, at)
+	if s, _ := few.Services.Get(frontend(1)); len(s.Backends) != 2 || len(few.Ejected(frontend(1))) != 0 {
+		t.Errorf("of two backends: %v, out %v", s.Backends, few.Ejected(frontend(1)))
 	}
 	cfg.Ejected = e.Observe(counted(3, 1, 1), at.Add(time.Hour))
 	p = Build(p, table(row), cfg, at)
 	if s, _ := p.Services.Get(frontend(1)); len(s.Backends) != 3 {
 		t.Errorf("after the hold: %v", s.Backends)
+	}
+	for f, list := range p.AllEjected() {
+		t.Errorf("after the hold: %v is out of %v", list, f)
 	}
 }

@@ -3,6 +3,7 @@ package lb
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,8 +47,8 @@ func TestAWalkThroughOptionsEqualsAFreshStart(t *testing.T) {
 			cfg.Near = &Neighbours{map[netip.Addr]bool{agent(0): true, agent(r.IntN(4)): true}}
 		}
 		if r.IntN(4) == 0 {
-			cfg.Ejected = &Ejections{map[vip.Frontend]map[netip.AddrPort]time.Time{
-				frontend(r.IntN(6)): {backend(r.IntN(7), 1, vip.Up).Addr: now.Add(time.Hour)},
+			cfg.Ejected = &Ejections{map[vip.Frontend]map[netip.AddrPort]Ejection{
+				frontend(r.IntN(6)): {backend(r.IntN(7), 1, vip.Up).Addr: {Until: now.Add(time.Hour)}},
 			}}
 		}
 		p = Build(p, &vip.Table{Services: rows}, cfg, now)
@@ -56,6 +57,11 @@ func TestAWalkThroughOptionsEqualsAFreshStart(t *testing.T) {
 			got, _ := p.Services.Get(f)
 			if diff := cmp.Diff(want, got, compareAddrs, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 				t.Fatalf("step %d (-fresh +walked):\n%s", step, diff)
+			}
+			for addr := range p.Ejected(f) {
+				if slices.ContainsFunc(got.Backends, func(b Backend) bool { return b.Addr == addr }) {
+					t.Fatalf("step %d: %s is said to be out of %v", step, addr, got.Backends)
+				}
 			}
 		}
 		checkDrains(t, p, rows, now)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -81,8 +82,45 @@ type Plan struct {
 	ejected *Ejections
 }
 
-// Ejected returns who is out in this Plan.
-func (p *Plan) Ejected() *Ejections { return p.ejected }
+// Ejected returns the backends of a service that are out in this Plan, nil
+// where none is. One that takes connections all the same, since others would be
+// too few, is not out. A nil Plan has none.
+func (p *Plan) Ejected(f vip.Frontend) map[netip.AddrPort]Ejection {
+	if p == nil {
+		return nil
+	}
+	row, ok := p.rows.Get(f)
+	if !ok || p.ejected.count(row) == 0 {
+		return nil
+	}
+	takes := map[netip.AddrPort]bool{}
+	if s, ok := p.Services.Get(f); ok {
+		for _, b := range s.Backends {
+			takes[b.Addr] = true
+		}
+	}
+	out := map[netip.AddrPort]Ejection{}
+	for _, b := range row.Backends {
+		if e, ok := p.ejected.of(f)[b.Addr]; ok && !takes[b.Addr] {
+			out[b.Addr] = e
+		}
+	}
+	return out
+}
+
+// AllEjected yields the services that have backends that are out, and those.
+func (p *Plan) AllEjected() iter.Seq2[vip.Frontend, map[netip.AddrPort]Ejection] {
+	return func(yield func(vip.Frontend, map[netip.AddrPort]Ejection) bool) {
+		if p == nil {
+			return
+		}
+		for f := range p.ejected.All() {
+			if out := p.Ejected(f); len(out) > 0 && !yield(f, out) {
+				return
+			}
+		}
+	}
+}
 
 // ErrUnsupported is what the error of a service matches that this dataplane can
 // never balance, so that trying again is no use.

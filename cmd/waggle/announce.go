@@ -121,7 +121,7 @@ func (a *announcement) printApp(id string, state *agent.State) {
 			break // the app's other tasks have the same names
 		}
 	}
-	for _, v := range api.VIPs(state.Applied, vipZone(a.daemon.cfg.agent().DNS)) {
+	for _, v := range api.VIPs(state.Applied, state.Plan, vipZone(a.daemon.cfg.agent().DNS)) {
 		if len(v.Backends) == 0 || !mine[v.Backends[0].Task] {
 			continue
 		}

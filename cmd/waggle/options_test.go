@@ -265,8 +265,30 @@ func TestABackendThatRefusesIsEjected(t *testing.T) {
 		}
 		return true
 	})
-	if got := n.status(t).Balancer.Ejected; len(got) != 1 || !strings.Contains(got[0], list[0].at.String()) {
-		t.Errorf("status shows as ejected: %v", got)
+	gone := list[0].at.String()
+	got := n.status(t).Balancer.Ejected
+	if len(got) != 1 || got[0].Backend != gone || got[0].VIP != at.String() || got[0].Failed < 3 || got[0].Since.IsZero() || got[0].Until.Sub(got[0].Since) != 10*time.Minute {
+		t.Errorf("status shows as ejected: %+v", got)
+	}
+	for _, b := range n.vips(t)["web.static"].Backends {
+		if out := b.Port == list[0].at.Port(); out != (b.Ejected != nil) || out && b.Ejected.Failed != got[0].Failed {
+			t.Errorf("/v2/vips shows %+v", b)
+		}
+	}
+	for verb, want := range map[string][]string{
+		"vips": {gone, "ejected from "}, "status": {"ejected          1 backends", gone + " of " + at.String() + "/tcp"},
+		"explain": {"1 of 3 backends are ejected", "backend " + gone + " is ejected from", "connects failed"},
+	} {
+		args := []string{verb, "--socket", n.socket()}
+		if verb == "explain" {
+			args = append(args, at.String())
+		}
+		out, err := exec.Command(binary(t), args...).CombinedOutput()
+		for _, w := range want {
+			if err != nil || !strings.Contains(string(out), w) {
+				t.Errorf("waggle %s does not say %q: %v\n%s", verb, w, err, out)
+			}
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func render(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format) (
 	}
 	return &api.Document{
 		Tasks:    api.Tasks(s.Snapshot),
-		VIPs:     api.VIPs(s.Table, vipZone(cfg.agent().DNS)),
+		VIPs:     api.VIPs(s.Table, nil, vipZone(cfg.agent().DNS)),
 		Records:  api.Records(s.Zone),
 		Problems: api.SortedProblems(s.Problems()),
 	}, nil

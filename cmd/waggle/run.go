@@ -162,7 +162,7 @@ func (d *daemon) view() api.View {
 	s := d.agent.State()
 	v := api.View{Status: func() api.Status { return d.status(s) }}
 	if s != nil {
-		v.Snapshot, v.Table, v.Zone, v.Problems = s.Snapshot, s.Table, s.Zone, s.Problems
+		v.Snapshot, v.Table, v.Plan, v.Zone, v.Problems = s.Snapshot, s.Table, s.Plan, s.Zone, s.Problems
 		v.Explain = func(query string) any { return d.explain(s, query) }
 	}
 	return v

@@ -72,11 +72,24 @@ func vipTable(w io.Writer, vips []api.VIP) error {
 			rows = append(rows, append(row, "none", "", "", "", options))
 		}
 		for _, b := range v.Backends {
-			rows = append(rows, append(row, hostPort(b.Address, b.Port), b.State, strconv.Itoa(int(b.Weight)), b.Task, options))
+			rows = append(rows, append(row, hostPort(b.Address, b.Port), stateText(b), strconv.Itoa(int(b.Weight)), b.Task, options))
 			row, options = []string{"", "", ""}, ""
 		}
 	}
 	return writeTable(w, []string{"VIP", "PROTO", "NAME", "BACKEND", "STATE", "WEIGHT", "TASK", "OPTIONS"}, rows)
+}
+
+// stateText is the state of a backend, or that this node leaves it out.
+func stateText(b api.Backend) string {
+	if b.Ejected == nil {
+		return b.State
+	}
+	return ejectionText(*b.Ejected)
+}
+
+func ejectionText(e api.Ejection) string {
+	return fmt.Sprintf("ejected from %s to %s: %d of %d connects failed",
+		e.Since.Format(time.TimeOnly), e.Until.Format(time.TimeOnly), e.Failed, e.Connects)
 }
 
 func hostPort(a fmt.Stringer, port uint16) string {
@@ -170,6 +183,12 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	}
 	if f := st.Source.Files; f != nil {
 		lines = slices.Insert(lines, 2, [2]string{"files", fmt.Sprintf("%d, read %s ago", f.Files, now.Sub(f.Read).Round(time.Second))})
+	}
+	if out := st.Balancer.Ejected; len(out) > 0 {
+		lines = append(lines, [2]string{"ejected", fmt.Sprintf("%d backends", len(out))})
+		for _, e := range out[:min(len(out), 10)] {
+			lines = append(lines, [2]string{"", fmt.Sprintf("%s of %s/%s %s", e.Backend, e.VIP, e.Protocol, ejectionText(e.Ejection))})
+		}
 	}
 	for _, r := range st.Reasons {
 		lines = append(lines, [2]string{"!", r})

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"waggle/api"
@@ -28,7 +30,7 @@ func (d *daemon) status(s *agent.State) api.Status {
 		st.Reasons = append(st.Reasons, "kernel not up to date: "+st.Balancer.Error)
 	}
 	if s != nil && s.Plan != nil {
-		st.Balancer.Ejected = ejected(s.Plan.Ejected())
+		st.Balancer.Ejected = ejected(s.Plan)
 	}
 	for _, a := range d.dns.Addrs() {
 		st.DNS = append(st.DNS, a.String())
@@ -40,14 +42,16 @@ func (d *daemon) status(s *agent.State) api.Status {
 }
 
 // ejected lists who is out.
-func ejected(e *lb.Ejections) []string {
-	var out []string
-	for f, list := range e.All() {
-		for addr, until := range list {
-			out = append(out, fmt.Sprintf("%s/%s %s until %s", f.Addr, f.Proto, addr, until.Format(time.RFC3339)))
+func ejected(p *lb.Plan) []api.Ejected {
+	var out []api.Ejected
+	for f, list := range p.AllEjected() {
+		for addr, e := range list {
+			out = append(out, api.Ejected{VIP: f.Addr.String(), Protocol: f.Proto.String(), Backend: addr.String(), Ejection: api.Ejection(e)})
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b api.Ejected) int {
+		return cmp.Or(strings.Compare(a.VIP, b.VIP), strings.Compare(a.Protocol, b.Protocol), strings.Compare(a.Backend, b.Backend))
+	})
 	return out
 }
 

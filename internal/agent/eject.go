@@ -32,16 +32,19 @@ func (a *Agent) eject(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		before := a.ejected.Load()
-		now := e.Observe(plane.BackendStats(), a.now())
-		if now == before {
+		at := a.now()
+		now := e.Observe(plane.BackendStats(), at)
+		if now == a.ejected.Load() {
 			continue
 		}
 		a.ejected.Store(now)
 		for f, list := range now.All() {
-			for addr, until := range list {
-				a.log.Warn("backend refuses connections and gets none for now",
-					zap.Stringer("vip", f.Addr), zap.Stringer("backend", addr), zap.Time("until", until))
+			for addr, out := range list {
+				if out.Since.Equal(at) {
+					a.log.Warn("backend refuses connections and gets none for now",
+						zap.Stringer("vip", f.Addr), zap.Stringer("backend", addr), zap.Time("until", out.Until),
+						zap.Uint64("failed", out.Failed), zap.Uint64("connects", out.Connects))
+				}
 			}
 		}
 		select {

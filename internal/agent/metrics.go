@@ -51,10 +51,8 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 	})
 	gauge("waggle_backends_ejected", "Backends of services that get no new connections because they refused some.", func(s *State) float64 {
 		n := 0
-		if s.Plan != nil {
-			for _, list := range s.Plan.Ejected().All() {
-				n += len(list)
-			}
+		for _, list := range s.Plan.AllEjected() {
+			n += len(list)
 		}
 		return float64(n)
 	})
