@@ -251,6 +251,18 @@ func (b *dnsBench) print(names int) {
 	}
 }
 
+// target says whether got is within limit; 0 is not measured.
+func target(what string, got, limit float64) {
+	verdict := "met"
+	switch {
+	case got == 0:
+		verdict = "not measured"
+	case got > limit:
+		verdict = "NOT met"
+	}
+	fmt.Printf("- %s: %.2f, target at most %.2f: %s\n", what, got, limit, verdict)
+}
+
 // targets says which of the targets are met, as ratios of medians.
 func (b *dnsBench) targets(names int) {
 	of := func(get func(*measured) []float64, name string) float64 {
@@ -267,19 +279,9 @@ func (b *dnsBench) targets(names int) {
 		limit = 0.80
 	}
 	fmt.Println()
-	say := func(what string, got, limit float64) {
-		verdict := "met"
-		switch {
-		case got == 0:
-			verdict = "not measured"
-		case got > limit:
-			verdict = "NOT met"
-		}
-		fmt.Printf("- %s: %.2f, target at most %.2f: %s\n", what, got, limit, verdict)
-	}
-	say("CPU per query of the better of NSD and Knot", max(of(cpu, "NSD"), of(cpu, "Knot")), limit)
-	say("CPU per query of CoreDNS with its cache", of(cpu, "CoreDNS"), 0.27)
-	say("CPU per query of NSD at 5 000 queries a second", of(atRate, "NSD"), 1.05)
+	target("CPU per query of the better of NSD and Knot", max(of(cpu, "NSD"), of(cpu, "Knot")), limit)
+	target("CPU per query of CoreDNS with its cache", of(cpu, "CoreDNS"), 0.27)
+	target("CPU per query of NSD at 5 000 queries a second", of(atRate, "NSD"), 1.05)
 	if lost := b.figures["waggle"].lost; lost > 0 {
 		fmt.Printf("- queries lost while 1 000 tasks a second change: %d, target 0: NOT met\n", lost)
 	} else {

@@ -62,14 +62,15 @@ func buildWaggle(tb testing.TB) string {
 	return bin
 }
 
-// startWaggle starts the program with one reader, as the others have one.
-func startWaggle(tb testing.TB, bin string, master *mesostest.Master) *dnspeer.Server {
+// startWaggle starts the program with one reader, as the others have one, and
+// further arguments.
+func startWaggle(tb testing.TB, bin string, master *mesostest.Master, more ...string) *dnspeer.Server {
 	return dnspeer.Other("waggle", bin, func(at netip.AddrPort) []string {
-		return []string{
+		return append([]string{
 			"run", "--mesos.masters", master.Addr().String(), "--dns.listen", at.String(), "--dns.readers", "1",
 			"--dns.transfer", "127.0.0.0/8", "--lb.backend", "none", "--http.socket", "", "--http.listen", "", "--state.dir", "",
 			"--log.level", "error",
-		}
+		}, more...)
 	}).Start(tb, dnspeer.Zone{Apex: benchApex}, dnspeer.Options{})
 }
 

@@ -75,15 +75,20 @@ database:
 	}}
 }
 
-// CoreDNS is the CNCF's server, with its file plugin. program is where its
+// CoreDNS is the CNCF's server, with its file plugin or as a forwarder. program is where its
 // binary is, since Debian has none.
 func CoreDNS(program string) Kind {
 	return Kind{Name: "CoreDNS", Program: program, configure: func(dir string, at netip.AddrPort, zone Zone, o Options) ([]string, error) {
+		conf := filepath.Join(dir, "Corefile")
+		if o.Upstream.IsValid() {
+			return []string{"-conf", conf}, write(conf, func(w *bufio.Writer) {
+				fmt.Fprintf(w, ".:%d {\n  bind %s\n  cache\n  forward . %s\n}\n", at.Port(), at.Addr(), o.Upstream)
+			})
+		}
 		file, err := zoneFile(dir, zone)
 		if err != nil {
 			return nil, err
 		}
-		conf := filepath.Join(dir, "Corefile")
 		return []string{"-conf", conf}, write(conf, func(w *bufio.Writer) {
 			fmt.Fprintf(w, "%s:%d {\n  bind %s\n  file %s {\n    reload 2s\n  }\n", zone.Apex, at.Port(), at.Addr(), file)
 			if o.Friend.IsValid() {
@@ -97,9 +102,10 @@ func CoreDNS(program string) Kind {
 	}}
 }
 
-// Unbound is NLnet Labs' resolver, with the zone as local data.
+// Unbound is NLnet Labs' resolver, with the zone as local data or as a
+// forwarder.
 func Unbound() Kind {
-	return Kind{Name: "Unbound", Program: "unbound", configure: func(dir string, at netip.AddrPort, zone Zone, _ Options) ([]string, error) {
+	return Kind{Name: "Unbound", Program: "unbound", configure: func(dir string, at netip.AddrPort, zone Zone, o Options) ([]string, error) {
 		conf := filepath.Join(dir, "unbound.conf")
 		return []string{"-d", "-c", conf}, write(conf, func(w *bufio.Writer) {
 			fmt.Fprintf(w, `server:
@@ -114,19 +120,32 @@ func Unbound() Kind {
   pidfile: ""
   do-daemonize: no
   module-config: "iterator"
-  local-zone: %q static
-`, at.Addr(), at.Port(), dir, zone.Apex)
-			for _, r := range zone.Records {
-				fmt.Fprintf(w, "  local-data: '%s %d IN %s %s'\n", r.Name, r.TTL, r.Type, r.Data)
+`, at.Addr(), at.Port(), dir)
+			if o.Upstream.IsValid() {
+				fmt.Fprintf(w, `  do-not-query-localhost: no
+  msg-cache-size: 32m
+  rrset-cache-size: 32m
+  outgoing-range: 4096
+  num-queries-per-thread: 2048
+forward-zone:
+  name: "."
+  forward-addr: %s@%d
+`, o.Upstream.Addr(), o.Upstream.Port())
+			} else {
+				fmt.Fprintf(w, "  local-zone: %q static\n", zone.Apex)
+				for _, r := range zone.Records {
+					fmt.Fprintf(w, "  local-data: '%s %d IN %s %s'\n", r.Name, r.TTL, r.Type, r.Data)
+				}
 			}
 			fmt.Fprintln(w, "remote-control:\n  control-enable: no")
 		})
 	}}
 }
 
-// Dnsmasq is Simon Kelley's forwarder, with the zone's A, AAAA and SRV records.
+// Dnsmasq is Simon Kelley's forwarder, with the zone's A, AAAA and SRV records
+// or as what it is.
 func Dnsmasq() Kind {
-	return Kind{Name: "dnsmasq", Program: "dnsmasq", configure: func(dir string, at netip.AddrPort, zone Zone, _ Options) ([]string, error) {
+	return Kind{Name: "dnsmasq", Program: "dnsmasq", configure: func(dir string, at netip.AddrPort, zone Zone, o Options) ([]string, error) {
 		conf, hosts := filepath.Join(dir, "dnsmasq.conf"), filepath.Join(dir, "hosts")
 		err := write(hosts, func(w *bufio.Writer) {
 			for _, r := range zone.Records {
@@ -148,11 +167,12 @@ user=
 group=
 pid-file=
 log-facility=-
-addn-hosts=%s
-local=/%s/
-auth-ttl=60
-local-ttl=60
-`, at.Port(), at.Addr(), hosts, strings.TrimSuffix(zone.Apex, "."))
+`, at.Port(), at.Addr())
+			if o.Upstream.IsValid() {
+				fmt.Fprintf(w, "cache-size=10000\ndns-forward-max=1000\nserver=%s#%d\n", o.Upstream.Addr(), o.Upstream.Port())
+				return
+			}
+			fmt.Fprintf(w, "addn-hosts=%s\nlocal=/%s/\nauth-ttl=60\nlocal-ttl=60\n", hosts, strings.TrimSuffix(zone.Apex, "."))
 			for _, r := range zone.Records {
 				switch f := strings.Fields(r.Data); r.Type {
 				case "SRV":

@@ -41,6 +41,9 @@ type Options struct {
 	Lean bool
 	// Cache puts CoreDNS' cache before its zone.
 	Cache bool
+	// Upstream, if valid, makes Unbound, dnsmasq and CoreDNS ask it for
+	// everything, with a cache before it; they have no zone of their own then.
+	Upstream netip.AddrPort
 }
 
 // Server is a running server. It ends with the test.
@@ -184,7 +187,7 @@ func ready(at netip.AddrPort, apex string, ended chan error) error {
 }
 
 func soaQuery(apex string) []byte {
-	q := []byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	q := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0} // with RD: a forwarder asks for nobody else
 	for label := range bytes.SplitSeq([]byte(apex), []byte(".")) {
 		q = append(append(q, byte(len(label))), label...)
 	}

@@ -1,0 +1,144 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+
+	"waggle/internal/dnspeer"
+)
+
+// outsideNames is how many names are asked for again and again.
+const outsideNames = 2000
+
+// mostMisses is more than any server answers in a run.
+const mostMisses = 250_000
+
+// outside is a zone that an upstream has: names to be remembered, and a
+// wildcard that gives as many that are not as there are questions.
+func outside() dnspeer.Zone {
+	z := dnspeer.Zone{Apex: "outside.example.", Records: []dnspeer.Record{
+		{Name: "outside.example.", Type: "SOA", TTL: 3600, Data: "ns.outside.example. root.outside.example. 1 3600 3600 3600 3600"},
+		{Name: "outside.example.", Type: "NS", TTL: 3600, Data: "ns.outside.example."},
+		{Name: "ns.outside.example.", Type: "A", TTL: 3600, Data: "192.0.2.53"},
+		{Name: "*.new.outside.example.", Type: "A", TTL: 3600, Data: "192.0.2.1"},
+	}}
+	for i := range outsideNames {
+		z.Records = append(z.Records, dnspeer.Record{
+			Name: fmt.Sprintf("host%d.outside.example.", i), Type: "A", TTL: 3600, Data: fmt.Sprintf("198.18.%d.%d", i/256, i%256)})
+	}
+	return z
+}
+
+// forwarded are the figures of one contender over the rounds: µs of CPU a query,
+// thousand a second, µs of CPU a query at nodeRate.
+type forwarded struct {
+	cpu, rate, cpuAtRate []float64
+	lost                 int
+}
+
+// TestDNSForwardingAgainstPeers is run by `make bench-dns`, for names that are
+// others': remembered, and asked for the first time.
+func TestDNSForwardingAgainstPeers(t *testing.T) {
+	rounds, err := strconv.Atoi(os.Getenv("BENCH_ROUNDS"))
+	if err != nil || rounds < 1 {
+		t.Skip("takes minutes and both CPUs: make bench-dns")
+	}
+	zone := outside()
+	upstream := dnspeer.NSD().Start(t, zone, dnspeer.Options{Lean: true})
+	master, _ := taskMaster(t, 1)
+	ours := startWaggle(t, buildWaggle(t), master, "--dns.forward.upstreams", upstream.Addr.String())
+	contenders := []*contender{{name: ours.Name, addr: ours.Addr, pid: ours.Pid}}
+	kinds := []dnspeer.Kind{dnspeer.Unbound(), dnspeer.Dnsmasq()}
+	if path := os.Getenv("COREDNS"); path != "" {
+		kinds = append(kinds, dnspeer.CoreDNS(path))
+	}
+	for _, k := range kinds {
+		s := k.Start(t, zone, dnspeer.Options{Upstream: upstream.Addr})
+		contenders = append(contenders, &contender{name: s.Name, addr: s.Addr, pid: s.Pid})
+	}
+	cached, missed := map[string]*forwarded{}, map[string]*forwarded{}
+	for _, c := range contenders {
+		cached[c.name], missed[c.name] = &forwarded{}, &forwarded{}
+	}
+	known, _ := queryFile(t, knownNames(outsideNames, func(i int) int { return i }))
+	again, _ := queryFile(t, knownNames(20_000, func(int) int { return rand.IntN(outsideNames) }))
+	for round := range rounds {
+		for i := range contenders {
+			c := contenders[(i+round)%len(contenders)]
+			pin(upstream.Pid, serverCPU)
+			if round == 0 { // so that all is remembered
+				if _, err := dnsperf(c, known, 0, runLength); err != nil {
+					t.Fatalf("%s: %v", c.name, err)
+				}
+			}
+			cached[c.name].run(t, c, func() string { return again })
+			missed[c.name].run(t, c, func() string { return newNames(t) })
+		}
+	}
+	printForwarded("remembered", rounds, contenders, cached)
+	printForwarded("asked for the first time", rounds, contenders, missed)
+	forwardTargets(cached, missed)
+}
+
+func knownNames(n int, pick func(int) int) (lines []string) {
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("host%d.outside.example. A", pick(i)))
+	}
+	return lines
+}
+
+// newNames writes queries for names that nobody has asked for.
+func newNames(t *testing.T) (path string) {
+	lines := make([]string, mostMisses)
+	run := rand.Uint64()
+	for i := range lines {
+		lines[i] = fmt.Sprintf("x%x-%d.new.outside.example. A", run, i)
+	}
+	path, _ = queryFile(t, lines)
+	return path
+}
+
+// run measures a contender at full speed and at the rate of a node.
+func (f *forwarded) run(t *testing.T, c *contender, queries func() string) {
+	for _, rate := range []int{0, nodeRate} {
+		l, err := dnsperf(c, queries(), rate, runLength)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		f.lost += l.lost
+		if rate > 0 {
+			f.cpuAtRate = append(f.cpuAtRate, l.perQuery())
+		} else {
+			f.cpu, f.rate = append(f.cpu, l.perQuery()), append(f.rate, l.rate/1000)
+		}
+	}
+}
+
+func printForwarded(what string, rounds int, contenders []*contender, figures map[string]*forwarded) {
+	fmt.Printf("\n### Names of others, %s, %d rounds\n\n", what, rounds)
+	fmt.Println("| server | CPU µs/query | of waggle's | thousand/s | CPU µs/query at 5 000/s | lost |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- |")
+	ours := median(figures["waggle"].cpu)
+	for _, c := range contenders {
+		f := figures[c.name]
+		fmt.Printf("| %s | %s | %.2f | %s | %s | %d |\n", c.name, spread(f.cpu), median(f.cpu)/ours, spread(f.rate), spread(f.cpuAtRate), f.lost)
+	}
+}
+
+// forwardTargets says which of the targets are met, as ratios of medians.
+func forwardTargets(cached, missed map[string]*forwarded) {
+	ratio := func(figures map[string]*forwarded, name string) float64 {
+		if figures[name] == nil {
+			return 0
+		}
+		return median(figures["waggle"].cpu) / median(figures[name].cpu)
+	}
+	fmt.Println()
+	target("CPU of a remembered name of Unbound", ratio(cached, "Unbound"), 1)
+	target("CPU of a remembered name of CoreDNS", ratio(cached, "CoreDNS"), 0.33)
+	target("CPU of a new name of dnsmasq", ratio(missed, "dnsmasq"), 0.40)
+	target("CPU of a new name of CoreDNS", ratio(missed, "CoreDNS"), 0.40)
+}
