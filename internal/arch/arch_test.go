@@ -20,14 +20,14 @@ import (
 var ranks = map[string]int{
 	"model": 0,
 
-	"vip": 1, "watcher": 1, "watcher/zk": 1, "internal/hostnet": 1,
+	"vip": 1, "watcher": 1, "watcher/zk": 1, "watcher/transport": 1, "internal/hostnet": 1,
 
 	"dns/forward": 1, "dns/wire": 0,
 
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
 	"watcher/archive": 2,
 
-	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "api": 3,
+	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "watcher/transport/transporttest": 3, "api": 3,
 	"internal/vmtest/guest/script": 0, "internal/vmtest/guest": 1, "internal/vmtest": 4,
 
 	"internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
@@ -42,8 +42,8 @@ var ranks = map[string]int{
 }
 
 // testOnly packages are imported by tests and by bench, never by the program.
-var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "watcher/zk/zktest", "internal/testnet", "internal/outside",
-	"internal/dnscheck", "internal/dnspeer", "internal/vmtest"}
+var testOnly = []string{"lb/lbtest", "watcher/mesos/mesostest", "watcher/zk/zktest", "watcher/transport/transporttest",
+	"internal/testnet", "internal/outside", "internal/dnscheck", "internal/dnspeer", "internal/vmtest"}
 
 // owners lists the packages that may import a library; whatever is not listed
 // here may be imported by nobody.
