@@ -56,7 +56,7 @@ func joinPort(d DiscoveryPort, mappings []PortMapping) (Port, error) {
 		return Port{}, fmt.Errorf("port number %d is not within 1 to 65535", d.Number)
 	}
 	n := uint16(d.Number)
-	p := Port{Name: d.Name, Proto: proto, Labels: d.Labels}
+	p := Port{Name: d.Name, Proto: proto, Labels: d.Labels, ServicePort: d.ServicePort}
 	if p.Name == "" {
 		p.Name = "default"
 	}

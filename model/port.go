@@ -11,6 +11,9 @@ type Port struct {
 	HostPort uint16 // port on the agent that leads to it; 0 when none
 	Network  string // the network whose addresses serve it; empty means all
 	Labels   []Label
+	// ServicePort is the port that Marathon keeps for load balancers: the same
+	// for all tasks of an app. 0 when there is none or Mesos alone tells of it.
+	ServicePort uint16
 }
 
 // Endpoints returns where p of t is reached: the agent's address and HostPort

@@ -3,6 +3,8 @@ package model
 import (
 	"cmp"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -22,6 +24,35 @@ type App struct {
 	Tasks     []*Task // sorted by Key.ID, never empty
 	// Problems are what was wrong in the scheduler's description of the tasks.
 	Problems []Problem
+}
+
+// Keep returns old if app says the same, and else app with each task of old that
+// is equal to its own. Both have one key.
+func (app *App) Keep(old *App) *App {
+	if old == nil {
+		return app
+	}
+	same := len(old.Tasks) == len(app.Tasks) && slices.Equal(old.Problems, app.Problems) && old.Framework == app.Framework
+	for i, t := range app.Tasks {
+		if was := old.Task(t.Key.ID); was != nil && reflect.DeepEqual(was, t) {
+			app.Tasks[i] = was
+		} else {
+			same = false
+		}
+	}
+	if same {
+		return old
+	}
+	return app
+}
+
+// Task returns the task with an id, nil for none.
+func (app *App) Task(id string) *Task {
+	at, ok := slices.BinarySearchFunc(app.Tasks, id, func(t *Task, id string) int { return strings.Compare(t.Key.ID, id) })
+	if !ok {
+		return nil
+	}
+	return app.Tasks[at]
 }
 
 // Agent is a node that runs tasks.

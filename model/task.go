@@ -26,6 +26,22 @@ func (s TaskState) String() string {
 	return [...]string{"preparing", "running", "killing", "terminal"}[s&3]
 }
 
+// ParseTaskState reads a state as Mesos and Marathon write it, "TASK_RUNNING"
+// for one. A state it does not know is Preparing: staging, starting, unreachable,
+// and what newer masters invent.
+func ParseTaskState(state string) TaskState {
+	switch state {
+	case "TASK_RUNNING":
+		return Running
+	case "TASK_KILLING":
+		return Killing
+	case "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST",
+		"TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR":
+		return Terminal
+	}
+	return Preparing
+}
+
 // Health is a verdict on a task. HealthUnknown means that nobody checks it,
 // and counts as healthy; a task whose check has not spoken yet is Unhealthy.
 type Health uint8
@@ -62,6 +78,8 @@ type DiscoveryPort struct {
 	Name     string // may be empty
 	Protocol string
 	Labels   []Label
+
+	ServicePort uint16 // see Port
 }
 
 // PortMapping says that HostPort of the agent leads to ContainerPort of the

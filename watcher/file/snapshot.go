@@ -3,7 +3,6 @@ package file
 import (
 	"errors"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -52,29 +51,9 @@ func snapshot(old *model.Snapshot, files []*content) *model.Snapshot {
 	for key, list := range apps {
 		slices.SortFunc(list, func(a, b *model.Task) int { return strings.Compare(a.Key.ID, b.Key.ID) })
 		app := &model.App{Key: key, Framework: list[0].Framework, Tasks: list}
-		if was, ok := edit.Get(key); ok {
-			app = keep(was, app)
-		}
-		edit.Set(key, app)
+		was, _ := edit.Get(key)
+		edit.Set(key, app.Keep(was))
 	}
 	snap.Apps = edit.Groups()
 	return snap
-}
-
-// keep returns old if app is equal to it, and else app with each task of old
-// that is equal to its own.
-func keep(old, app *model.App) *model.App {
-	same := len(old.Tasks) == len(app.Tasks)
-	for i, t := range app.Tasks {
-		at, ok := slices.BinarySearchFunc(old.Tasks, t.Key.ID, func(o *model.Task, id string) int { return strings.Compare(o.Key.ID, id) })
-		if ok && reflect.DeepEqual(old.Tasks[at], t) {
-			app.Tasks[i] = old.Tasks[at]
-		} else {
-			same = false
-		}
-	}
-	if same {
-		return old
-	}
-	return app
 }

@@ -90,7 +90,7 @@ func newRecord(raw json.RawMessage, s *scratch) *record {
 			Key:       model.TaskKey{FrameworkID: t.FrameworkID.Value, ID: t.TaskID.Value},
 			Name:      t.Name,
 			AgentID:   t.AgentID.Value,
-			State:     parseState(t.State),
+			State:     model.ParseTaskState(t.State),
 			Discovery: t.Discovery.model(),
 			Mappings:  t.Container.mappings(),
 			Resources: t.ranges(),

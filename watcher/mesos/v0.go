@@ -127,7 +127,7 @@ func oldRecord(raw json.RawMessage, framework string) *record {
 			Key:       model.TaskKey{FrameworkID: framework, ID: t.ID},
 			Name:      t.Name,
 			AgentID:   t.AgentID,
-			State:     parseState(t.State),
+			State:     model.ParseTaskState(t.State),
 			Discovery: t.Discovery.model(),
 			Mappings:  t.Container.mappings(),
 			Resources: ranges,

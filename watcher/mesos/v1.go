@@ -265,16 +265,3 @@ func parsePID(pid string) (host string, port uint16) {
 	}
 	return strings.Trim(rest[:i], "[]"), uint16(n)
 }
-
-func parseState(state string) model.TaskState {
-	switch state {
-	case "TASK_RUNNING":
-		return model.Running
-	case "TASK_KILLING":
-		return model.Killing
-	case "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST",
-		"TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR":
-		return model.Terminal
-	}
-	return model.Preparing // staging, starting, unreachable, unknown, and what newer masters invent
-}

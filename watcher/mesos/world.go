@@ -202,7 +202,7 @@ func (w *world) updateTask(raw json.RawMessage) error {
 		return nil
 	}
 	r := w.tasks.get(key)
-	switch state := parseState(u.State); {
+	switch state := model.ParseTaskState(u.State); {
 	case state == model.Terminal:
 		w.drop(key)
 	case r == nil:
