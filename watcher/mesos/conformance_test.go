@@ -137,7 +137,7 @@ func TestTasksAreThoseOfDCOS(t *testing.T) {
 			if d := cmp.Diff(normal(want), normal(got)); d != "" {
 				t.Errorf("%s", d)
 			}
-			if auto, err := detect(text); err != nil || format != Auto && auto != format {
+			if auto, err := Detect(text); err != nil || format != Auto && auto != format {
 				t.Errorf("taken for %q, %v", auto, err)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"waggle/model"
+	"waggle/watcher"
 )
 
 // Format is the form of a recorded document.
@@ -25,16 +26,13 @@ const (
 	RecordIO Format = "recordio"  // events as a master sends them
 	GetState Format = "get_state" // the answer to GET_STATE, of a master or an agent
 	State    Format = "state"     // the answer to GET /state
-	Marathon Format = "marathon"  // the answer to GET /v2/apps or /v2/groups: recognised, not read
+	Marathon Format = "marathon"  // Marathon's, which package marathon decodes
 )
 
 // Formats returns the names that ParseFormat takes.
 func Formats() []string {
 	return []string{string(Auto), string(Events), string(RecordIO), string(GetState), string(State), string(Marathon)}
 }
-
-// ErrMarathon is what Decode returns for a document of Marathon.
-var ErrMarathon = errors.New("documents of Marathon cannot be read yet")
 
 // ParseFormat reads the name of a Format.
 func ParseFormat(name string) (Format, error) {
@@ -44,10 +42,10 @@ func ParseFormat(name string) (Format, error) {
 	return Format(name), nil
 }
 
-// Decode reads one recorded document and returns what ran at its end. What
-// cannot be read costs only itself and is among the Problems, a cut-off stream
-// included; the error is for a document that holds no picture at all, and
-// ErrMarathon. Host names are looked up with resolve before Decode returns.
+// Decode reads one recorded document of Mesos and returns what ran at its end.
+// What cannot be read costs only itself and is among the Problems, a cut-off
+// stream included; the error is for a document that holds no picture at all. Host
+// names are looked up with resolve before Decode returns.
 func Decode(ctx context.Context, r io.Reader, f Format, resolve func(context.Context, string) ([]netip.Addr, error)) (*model.Snapshot, error) {
 	in := bufio.NewReader(r)
 	if f == Auto {
@@ -55,13 +53,13 @@ func Decode(ctx context.Context, r io.Reader, f Format, resolve func(context.Con
 		if err != nil {
 			return nil, fmt.Errorf("read document: %w", err)
 		}
-		if f, err = detect(text); err != nil {
+		if f, err = Detect(text); err != nil {
 			return nil, err
 		}
 		in = bufio.NewReader(bytes.NewReader(text))
 	}
 	if f == Marathon {
-		return nil, ErrMarathon
+		return nil, errors.New("a document of Marathon, not of Mesos")
 	}
 	d := &document{scanner: newScanner()}
 	d.handler = d.newHandler()
@@ -71,7 +69,7 @@ func Decode(ctx context.Context, r io.Reader, f Format, resolve func(context.Con
 	if d.world == nil {
 		return nil, fmt.Errorf("read as %s: no picture of a cluster in it", f)
 	}
-	for id, addr := range lookupAll(ctx, resolve, d.world.unresolved) {
+	for id, addr := range watcher.LookupAll(ctx, resolve, d.world.unresolved) {
 		d.world.resolved(id, addr)
 	}
 	snap := d.world.snapshot()
@@ -200,15 +198,15 @@ func (d *document) records(in io.Reader, plan map[string]visit) error {
 	}
 }
 
-// detect tells the form from the first byte, or from the keys of the first
+// Detect tells the form from the first byte, or from the keys of the first
 // document.
-func detect(text []byte) (Format, error) {
+func Detect(text []byte) (Format, error) {
 	text = bytes.TrimLeft(text, " \t\r\n")
 	if len(text) > 0 && text[0] >= '0' && text[0] <= '9' {
 		return RecordIO, nil
 	}
 	if len(text) > 0 && text[0] == '[' {
-		if f, err := detect(text[1:]); err == nil && f == Events {
+		if f, err := Detect(text[1:]); err == nil && (f == Events || f == Marathon) {
 			return f, nil
 		}
 	}
@@ -217,7 +215,7 @@ func detect(text []byte) (Format, error) {
 	}
 	forms := map[string]Format{
 		"get_state": GetState, "slaves": State, "frameworks": State, "leader": State,
-		"apps": Marathon, "groups": Marathon, "pods": Marathon,
+		"apps": Marathon, "app": Marathon, "groups": Marathon, "pods": Marathon, "spec": Marathon,
 	}
 	var found Format
 	s := newScanner()
@@ -236,5 +234,5 @@ func detect(text []byte) (Format, error) {
 	case err != nil:
 		return "", fmt.Errorf("read first document: %w", err)
 	}
-	return "", errors.New("neither events, nor GET_STATE, nor /state; name its form")
+	return "", errors.New("neither events, nor GET_STATE, nor /state, nor of Marathon; name its form")
 }

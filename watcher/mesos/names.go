@@ -4,17 +4,12 @@ import (
 	"context"
 	"maps"
 	"net/netip"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"waggle/watcher"
 )
 
-const (
-	lookupTimeout = 5 * time.Second
-	lookupRetry   = 30 * time.Second
-	lookupsAtOnce = 8
-)
+const lookupRetry = 30 * time.Second
 
 // resolveNames looks up the host names of agents and frameworks that give no
 // address, beside the stream, so that a slow name delays only those who need
@@ -34,7 +29,7 @@ func (s *Source) resolveNames(ctx context.Context) error {
 		if len(hosts) == 0 {
 			continue
 		}
-		s.found(lookupAll(ctx, s.cfg.Resolve, hosts))
+		s.found(watcher.LookupAll(ctx, s.cfg.Resolve, hosts))
 	}
 }
 
@@ -69,37 +64,4 @@ func (s *Source) found(addrs map[string]netip.Addr) {
 	if s.world.publishable() {
 		s.publishLocked(s.last.Leader)
 	}
-}
-
-// lookupAll asks for each host once, however many wait for it, and returns
-// addresses by id. What cannot be found is left out.
-func lookupAll(ctx context.Context, lookup resolve, hosts map[string]string) map[string]netip.Addr {
-	ids := map[string][]string{}
-	for id, host := range hosts {
-		ids[host] = append(ids[host], id)
-	}
-	var (
-		mu    sync.Mutex // guards found
-		found = map[string]netip.Addr{}
-		g     errgroup.Group
-	)
-	g.SetLimit(lookupsAtOnce)
-	for host, ids := range ids {
-		g.Go(func() error {
-			one, cancel := context.WithTimeout(ctx, lookupTimeout)
-			defer cancel()
-			addrs, err := lookup(one, host)
-			if err != nil || len(addrs) == 0 {
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, id := range ids {
-				found[id] = addrs[0].Unmap()
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // they return none
-	return found
 }
