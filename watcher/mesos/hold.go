@@ -19,23 +19,30 @@ const (
 	// again before it counts as told of completely. All of its tasks are told of
 	// in one turn of the master.
 	quiet = 5 * time.Second
+	// unquiet is how long such an agent is waited for at most: a busy one is
+	// given new tasks all the time.
+	unquiet = 30 * time.Second
 )
 
 // hold is an agent that a new master has not heard of yet. Its tasks, as the
 // last Snapshot had them, are served meanwhile.
 type hold struct {
 	*model.Hold
-	// returned is when the agent registered, or when the last of its tasks was
-	// told of after that; zero before.
-	returned time.Time
+	// returned is when the agent registered, and stirred when it did or the last
+	// of its tasks was told of after that; zero before.
+	returned, stirred time.Time
 }
 
 // over is when the hold ends if nothing more is heard.
 func (h *hold) over() time.Time {
-	if !h.returned.IsZero() {
-		return h.returned.Add(quiet)
+	if h.returned.IsZero() {
+		return h.Until
 	}
-	return h.Until
+	end := h.stirred.Add(quiet)
+	if limit := h.returned.Add(unquiet); limit.Before(end) {
+		return limit
+	}
+	return end
 }
 
 // addRecovered notes an agent that the master knows from its registry only.
@@ -153,17 +160,20 @@ func (w *world) keepTask(app *model.App, t *model.Task, now time.Time) {
 }
 
 // stir notes that an agent's task was told of: while there are more, its hold
-// goes on.
+// goes on, for so long.
 func (w *world) stir(agent string) {
 	if h := w.holds[agent]; h != nil && !h.returned.IsZero() {
-		h.returned = time.Now()
+		h.stirred = time.Now()
 	}
 }
 
 // back notes that an agent has registered.
 func (w *world) back(agent string) {
 	if h := w.holds[agent]; h != nil {
-		h.returned = time.Now()
+		h.stirred = time.Now()
+		if h.returned.IsZero() {
+			h.returned = h.stirred
+		}
 		w.soon(h.over())
 	}
 }

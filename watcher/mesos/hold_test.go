@@ -111,6 +111,13 @@ func TestTasksOfAgentsThatHaveNotRegisteredAreHeld(t *testing.T) {
 			h.play(recovering, mesostest.AgentAdded(agentA), mesostest.TaskAdded(three))
 			return h.pass(quiet)
 		}, "2 3 held: B"},
+		{"an agent that is given tasks all the time is waited for no longer", func(h *heir) *model.Snapshot {
+			h.play(recovering, mesostest.AgentAdded(agentA), mesostest.FrameworkAdded(fw))
+			for end := time.Now().Add(unquiet - time.Second); time.Now().Before(end); h.pass(quiet - time.Second) {
+				h.play(mesostest.TaskAdded(three))
+			}
+			return h.pass(quiet - time.Second)
+		}, "2 3 held: B"},
 		{"what ends after it was brought again is gone at once", func(h *heir) *model.Snapshot {
 			return h.play(recovering, mesostest.TaskAdded(task1), mesostest.AgentAdded(agentA), ended(task1))
 		}, "2 3 held: A B"},
