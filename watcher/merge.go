@@ -3,6 +3,7 @@ package watcher
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +18,8 @@ const DefaultPatience = 10 * time.Second
 
 // Merge is a Source of what several publish together. Of an app, agent or
 // framework that more than one of them has, the first source's counts; so does
-// the first leader known. Make it with NewMerge.
+// the first leader known. A Supplement adds to what the others have. Make it with
+// NewMerge.
 type Merge struct {
 	sources  []Source
 	patience time.Duration
@@ -28,6 +30,13 @@ type Merge struct {
 }
 
 var _ Source = (*Merge)(nil)
+
+// Supplement is a Source whose tasks another, the first of a Merge, tells of too
+// and knows better: which of them run is for that one to say. What is left of the
+// Supplement is what only it knows of those tasks: their health where it is worse,
+// and service ports. Until the first source has published, a Supplement stands in
+// for it.
+type Supplement struct{ Source }
 
 // NewMerge returns a Source of sources. Its first Snapshot is that of all of them
 // or, once the first of them has waited for patience, of those that have
@@ -76,7 +85,7 @@ func (m *Merge) Run(ctx context.Context, publish func(*model.Snapshot)) error {
 }
 
 func (m *Merge) loop(ctx context.Context, publish func(*model.Snapshot)) error {
-	world := newMerged(len(m.sources))
+	world := newMerged(m.sources)
 	var enough <-chan time.Time // runs from the first word on
 	patient := true
 	for {
@@ -112,13 +121,19 @@ func (m *Merge) loop(ctx context.Context, publish func(*model.Snapshot)) error {
 // merged is what sources published, together.
 type merged struct {
 	parts []*model.Snapshot // by source; empty before it has published
+	adds  []bool            // by source: it is a Supplement that no longer stands in
+	later []bool            // by source: it will be
 	whole model.Snapshot
 }
 
-func newMerged(n int) *merged {
-	w := &merged{parts: make([]*model.Snapshot, n), whole: model.Snapshot{Partial: true}}
-	for i := range w.parts {
+func newMerged(sources []Source) *merged {
+	w := &merged{
+		parts: make([]*model.Snapshot, len(sources)), adds: make([]bool, len(sources)), later: make([]bool, len(sources)),
+		whole: model.Snapshot{Partial: true},
+	}
+	for i, s := range sources {
 		w.parts[i] = &model.Snapshot{}
+		_, w.later[i] = s.(Supplement)
 	}
 	return w
 }
@@ -126,15 +141,51 @@ func newMerged(n int) *merged {
 // take makes s what source i says. It redoes what differs from what it said
 // before.
 func (w *merged) take(i int, s *model.Snapshot) {
-	old := w.parts[i]
-	if old == s {
+	if w.parts[i] == s {
 		return
 	}
+	w.put(i, s)
+	for j, later := range w.later {
+		if later && i == 0 && j > 0 {
+			stood := w.parts[j]
+			w.put(j, &model.Snapshot{})
+			w.adds[j], w.later[j] = true, false
+			w.put(j, stood)
+		}
+	}
+}
+
+func (w *merged) put(i int, s *model.Snapshot) {
+	old := w.parts[i]
 	w.parts[i] = s
-	w.whole.Apps = together(w, w.whole.Apps, old, func(s *model.Snapshot) model.Groups[model.AppKey, *model.App] { return s.Apps }, i)
+	w.putApps(i, old)
 	w.whole.Agents = together(w, w.whole.Agents, old, func(s *model.Snapshot) model.Groups[string, *model.Agent] { return s.Agents }, i)
 	w.whole.Frameworks = together(w, w.whole.Frameworks, old, func(s *model.Snapshot) model.Groups[string, *model.Framework] { return s.Frameworks }, i)
 	w.whole.Held = together(w, w.whole.Held, old, func(s *model.Snapshot) model.Groups[string, *model.Hold] { return s.Held }, i)
+}
+
+// putApps is together for apps, to which supplements add.
+func (w *merged) putApps(i int, old *model.Snapshot) {
+	before := w.whole.Apps
+	w.whole.Apps = together(w, before, old, func(s *model.Snapshot) model.Groups[model.AppKey, *model.App] { return s.Apps }, i)
+	edit := w.whole.Apps.Edit()
+	for c := range model.Diff(old.Apps, w.parts[i].Apps) {
+		app, ok := edit.Get(c.Key)
+		if !ok {
+			continue
+		}
+		all := app
+		for j, p := range w.parts {
+			if extra, ok := p.Apps.Get(c.Key); ok && w.adds[j] {
+				all = supplemented(all, extra)
+			}
+		}
+		if all != app { // else it is another's, and its pointer what it goes by
+			was, _ := before.Get(c.Key)
+			edit.Set(c.Key, all.Keep(was))
+		}
+	}
+	w.whole.Apps = edit.Groups()
 }
 
 // together returns whole with what changed of part i since old: of each key what
@@ -143,8 +194,8 @@ func together[K, V comparable](w *merged, whole model.Groups[K, V], old *model.S
 	edit := whole.Edit()
 	for c := range model.Diff(of(old), of(w.parts[i])) {
 		edit.Delete(c.Key)
-		for _, p := range w.parts {
-			if v, ok := of(p).Get(c.Key); ok {
+		for j, p := range w.parts {
+			if v, ok := of(p).Get(c.Key); ok && !w.adds[j] {
 				edit.Set(c.Key, v)
 				break
 			}
@@ -166,4 +217,60 @@ func (w *merged) snapshot() *model.Snapshot {
 		s.Problems = append(s.Problems, p.Problems...)
 	}
 	return &s
+}
+
+// supplemented returns app with what extra knows of its tasks: app itself where
+// that is nothing more.
+func supplemented(app, extra *model.App) *model.App {
+	out := app
+	for i, t := range app.Tasks {
+		more := extra.Task(t.Key.ID)
+		if more == nil {
+			continue
+		}
+		health, ports := worse(t.Health, more.Health), servicePorts(t.Ports, more.Ports)
+		if health == t.Health && ports == nil {
+			continue
+		}
+		if out == app {
+			one := *app
+			one.Tasks = slices.Clone(app.Tasks)
+			out = &one
+		}
+		one := *t
+		if one.Health = health; ports != nil {
+			one.Ports = ports
+		}
+		out.Tasks[i] = &one
+	}
+	return out
+}
+
+// worse returns the worse of two verdicts; any is worse than none.
+func worse(a, b model.Health) model.Health {
+	switch {
+	case a == model.Unhealthy || b == model.Unhealthy:
+		return model.Unhealthy
+	case a == model.HealthUnknown:
+		return b
+	}
+	return a
+}
+
+// servicePorts returns ports with the service ports that more has for the same
+// ports; nil where it has none.
+func servicePorts(ports, more []model.Port) (out []model.Port) {
+	for i, p := range ports {
+		at := slices.IndexFunc(more, func(m model.Port) bool {
+			return m.Proto == p.Proto && m.Number == p.Number && m.HostPort == p.HostPort && m.Name == p.Name
+		})
+		if at < 0 || more[at].ServicePort == p.ServicePort {
+			continue
+		}
+		if out == nil {
+			out = slices.Clone(ports)
+		}
+		out[i].ServicePort = more[at].ServicePort
+	}
+	return out
 }

@@ -132,7 +132,7 @@ func TestASourceThatIsAwayKeepsTheOthersWaitingForSoLongOnly(t *testing.T) {
 }
 
 func TestWhatTwoSourcesHaveIsWhatTheFirstSays(t *testing.T) {
-	w := newMerged(2)
+	w := newMerged(make([]Source, 2))
 	first, second := world("F", "web"), world("F", "web", "db")
 	first.Leader = netip.MustParseAddrPort("10.0.0.1:5050")
 	second.Leader, second.Masters = netip.MustParseAddrPort("10.0.0.2:5050"), []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:5050")}
@@ -173,7 +173,7 @@ func TestRestoreReachesTheSourcesThatCan(t *testing.T) {
 func TestMergeRandomWalk(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 4))
-		w := newMerged(3)
+		w := newMerged(make([]Source, 3))
 		for step := range 60 {
 			i := rnd.IntN(3)
 			edit := w.parts[i].Apps.Edit()
@@ -187,7 +187,7 @@ func TestMergeRandomWalk(t *testing.T) {
 			}
 			before := w.snapshot()
 			w.take(i, &model.Snapshot{Apps: edit.Groups()})
-			fresh := newMerged(3)
+			fresh := newMerged(make([]Source, 3))
 			for j, p := range w.parts {
 				fresh.take(j, p)
 			}
@@ -211,4 +211,96 @@ func first(w *merged, key model.AppKey) *model.App {
 		}
 	}
 	return nil
+}
+
+// taskApp is an app of one task with a verdict and a service port.
+func taskApp(name string, h model.Health, service uint16) *model.App {
+	key := model.AppKey{FrameworkID: "F", Name: name}
+	return &model.App{Key: key, Tasks: []*model.Task{{
+		Key: model.TaskKey{FrameworkID: "F", ID: name + ".1"}, Health: h, Ports: []model.Port{{Name: "http", Number: 80, ServicePort: service}},
+	}}}
+}
+
+func snapshotOf(apps ...*model.App) *model.Snapshot {
+	edit := model.Groups[model.AppKey, *model.App]{}.Edit()
+	for _, a := range apps {
+		edit.Set(a.Key, a)
+	}
+	return &model.Snapshot{Apps: edit.Groups()}
+}
+
+func TestASupplementAddsToWhatTheFirstTellsOf(t *testing.T) {
+	w := newMerged([]Source{nil, Supplement{}})
+	get := func(name string) *model.App {
+		a, _ := w.snapshot().Apps.Get(model.AppKey{FrameworkID: "F", Name: name})
+		return a
+	}
+	w.take(1, snapshotOf(taskApp("web", model.Healthy, 10001), taskApp("old", model.Healthy, 0)))
+	if get("web") == nil || get("old") == nil {
+		t.Fatal("before the first has spoken the supplement stands in for it")
+	}
+	web := taskApp("web", model.HealthUnknown, 0)
+	w.take(0, snapshotOf(web))
+	if got := get("web"); got == web || got.Tasks[0].Health != model.Healthy || got.Tasks[0].Ports[0].ServicePort != 10001 {
+		t.Errorf("together: %+v", got.Tasks[0])
+	}
+	if web.Tasks[0].Health != model.HealthUnknown || web.Tasks[0].Ports[0].ServicePort != 0 {
+		t.Errorf("the first's own task was changed: %+v", web.Tasks[0])
+	}
+	if get("old") != nil {
+		t.Error("what the first does not tell of runs no more")
+	}
+	was := get("web")
+	w.take(1, snapshotOf(taskApp("web", model.Healthy, 10001), taskApp("new", model.Healthy, 1)))
+	if get("web") != was || get("new") != nil {
+		t.Error("the supplement says the same of it: it must be the same")
+	}
+	w.take(1, snapshotOf(taskApp("web", model.Unhealthy, 10001)))
+	if got := get("web"); got.Tasks[0].Health != model.Unhealthy {
+		t.Errorf("a worse verdict: %+v", got.Tasks[0])
+	}
+	w.take(1, &model.Snapshot{})
+	if get("web") != web {
+		t.Error("without the supplement it is what the first says")
+	}
+}
+
+// TestSupplementRandomWalk holds what comes of many changes against what is made
+// of the last Snapshots alone.
+func TestSupplementRandomWalk(t *testing.T) {
+	sources := []Source{nil, nil, Supplement{}}
+	for seed := range uint64(40) {
+		rnd := rand.New(rand.NewPCG(seed, 5))
+		w := newMerged(sources)
+		for step := range 60 {
+			i := rnd.IntN(3)
+			edit := w.parts[i].Apps.Edit()
+			for range 1 + rnd.IntN(3) {
+				app := taskApp(fmt.Sprint("app", rnd.IntN(6)), model.Health(rnd.IntN(3)), uint16(rnd.IntN(2)))
+				if rnd.IntN(3) == 0 {
+					edit.Delete(app.Key)
+				} else {
+					edit.Set(app.Key, app)
+				}
+			}
+			w.take(i, &model.Snapshot{Apps: edit.Groups()})
+			fresh := newMerged(sources)
+			for j := range w.parts {
+				if j != 0 || !w.later[2] { // the first has spoken
+					fresh.take(j, w.parts[j])
+				}
+			}
+			if d := cmp.Diff(content(fresh.snapshot()), content(w.snapshot())); d != "" {
+				t.Fatalf("seed %d step %d (-from nothing +by changes):\n%s", seed, step, d)
+			}
+		}
+	}
+}
+
+func content(s *model.Snapshot) map[string]string {
+	out := map[string]string{}
+	for key, a := range s.Apps.All() {
+		out[key.Name] = fmt.Sprint(a.Tasks[0].Health, a.Tasks[0].Ports[0].ServicePort)
+	}
+	return out
 }
