@@ -11,12 +11,20 @@ import (
 	"time"
 )
 
+// frameworkName is what Marathon is called in Mesos.
+const frameworkName = "marathon"
+
 // marathonHandler is as much of Marathon's REST as trying things needs. There
 // are no deployments: a change is accepted and happens.
 func (c *Cluster) marathonHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "pong") })
 	mux.HandleFunc("GET /v2/info", c.serveInfo)
+	mux.HandleFunc("GET /v2/events", c.serveEvents)
+	mux.HandleFunc("GET /v2/pods/::status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, []struct{}{}) })
+	mux.HandleFunc("GET /v2/pods/{id...}", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, fmt.Errorf("no pod %s", pathID(r))) // there are none here
+	})
 	mux.HandleFunc("GET /v2/tasks", c.serveTasks)
 	mux.HandleFunc("GET /v2/apps", c.serveApps)
 	mux.HandleFunc("POST /v2/apps", c.createApp)
@@ -164,15 +172,17 @@ func (c *Cluster) serveTasks(w http.ResponseWriter, _ *http.Request) {
 
 func (c *Cluster) serveInfo(w http.ResponseWriter, _ *http.Request) {
 	info := map[string]any{
-		"name":        "marathon",
+		"name":        frameworkName,
 		"version":     "1.11.24",
 		"elected":     true,
 		"leader":      c.marathonAddr.String(),
 		"frameworkId": c.world.frameworkID().Value,
 	}
+	config := map[string]string{"framework_name": frameworkName}
 	if l := c.leader(); l != nil {
-		info["marathon_config"] = map[string]string{"master": l.addr.String()}
+		config["master"], config["mesos_leader_ui_url"] = l.addr.String(), "http://"+l.addr.String()+"/"
 	}
+	info["marathon_config"] = config
 	writeJSON(w, http.StatusOK, info)
 }
 

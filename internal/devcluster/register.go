@@ -108,7 +108,7 @@ func (c *Cluster) agentResources() []resource {
 func (c *Cluster) frameworkInfo() frameworkInfo {
 	return frameworkInfo{
 		User:            "root",
-		Name:            "marathon",
+		Name:            frameworkName,
 		ID:              c.world.frameworkID(),
 		FailoverTimeout: 604800,
 		Checkpoint:      true,
