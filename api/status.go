@@ -28,7 +28,16 @@ type Source struct {
 	Error    string    `json:"error,omitempty"` // the last one, while not connected
 
 	ZooKeeper *ZooKeeper `json:"zookeeper,omitempty"` // nil where masters are not found through it
+	Marathon  *Marathon  `json:"marathon,omitempty"`  // nil where none is followed
 	Files     *Files     `json:"files,omitempty"`     // nil where no files are read
+}
+
+// Marathon is how Marathon is followed.
+type Marathon struct {
+	Connected bool      `json:"connected"`
+	Host      string    `json:"host"`       // the last one followed; empty before
+	LastEvent time.Time `json:"last_event"` // zero before the first
+	Error     string    `json:"error,omitempty"`
 }
 
 // Files is how the files with services that no scheduler starts are read.

@@ -42,6 +42,10 @@ func label(key, value string) func(*model.Task) {
 	}
 }
 
+func service(port uint16) func(*model.Task) {
+	return func(t *model.Task) { t.Discovery.Ports[0].ServicePort = port }
+}
+
 func in(s model.TaskState) func(*model.Task)  { return func(t *model.Task) { t.State = s } }
 func judged(h model.Health) func(*model.Task) { return func(t *model.Task) { t.Health = h } }
 
@@ -153,6 +157,7 @@ var cases = []struct {
 	})), "web:1", "port-mapped", "at [10.0.0.1:31000]: a port mapping leads from the agent to port 8080"},
 	{"a port in host networking", world(nil, task("web:1", at("10.0.0.1"))), "web:1", "port-host-network", "at [10.0.0.1:8080]: the task shares"},
 	{"a port in one network", world(nil, task("web:1", label("network-name", "dcos"))), "web:1", "port-network", "in network dcos"},
+	{"a port that Marathon gave a service port", world(nil, task("web:1", service(10101))), "web:1", "service-port", "keeps port 10101"},
 	{"a container's port", world(nil, task("web:1", label("network-scope", "container"))), "web:1", "port-container", "at [9.0.0.1:8080]"},
 	{"a port that leads nowhere", world(nil, task("web:1", at(), label("network-scope", "container"))), "web:1", "port-nowhere", "nothing is known"},
 	{"a port that cannot be used", world(nil, task("web:1", label("network-scope", "public"))), "web:1", "problem", "neither host nor container"},

@@ -158,6 +158,9 @@ func port(s *Subject, t *model.Task, p model.Port) {
 	default:
 		s.say("port-container", "%s is at %v: the container's own", what, at)
 	}
+	if p.ServicePort != 0 {
+		s.say("service-port", "%s: Marathon keeps port %d for load balancers of it", what, p.ServicePort)
+	}
 }
 
 // labels explains what the VIP labels of a task come to.

@@ -19,14 +19,15 @@ const defaultConfigFile = "/etc/waggle/waggle.yaml"
 // fileConfig is the shape of the configuration file. Every key is also a flag
 // named by its path, --dns.listen for one; a flag beats the file.
 type fileConfig struct {
-	Mesos mesosConfig `yaml:"mesos"`
-	File  fileSource  `yaml:"file"`
-	State stateConfig `yaml:"state"`
-	DNS   dnsConfig   `yaml:"dns"`
-	VIP   vipConfig   `yaml:"vip"`
-	LB    lbConfig    `yaml:"lb"`
-	HTTP  httpConfig  `yaml:"http"`
-	Log   logConfig   `yaml:"log"`
+	Mesos    mesosConfig    `yaml:"mesos"`
+	Marathon marathonConfig `yaml:"marathon"`
+	File     fileSource     `yaml:"file"`
+	State    stateConfig    `yaml:"state"`
+	DNS      dnsConfig      `yaml:"dns"`
+	VIP      vipConfig      `yaml:"vip"`
+	LB       lbConfig       `yaml:"lb"`
+	HTTP     httpConfig     `yaml:"http"`
+	Log      logConfig      `yaml:"log"`
 }
 
 type fileSource struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,8 @@ import (
 	"waggle/internal/agent"
 	"waggle/model"
 	"waggle/vip"
+	"waggle/watcher"
+	"waggle/watcher/marathon"
 	"waggle/watcher/mesos"
 )
 
@@ -27,7 +30,7 @@ func newRender(e env) *cobra.Command {
 		Long: "Run the pure part of the pipeline over a recorded scheduler document and print\n" +
 			"what would be served as one JSON object: tasks, vips, records, problems. Lists\n" +
 			"are sorted, so equal input gives equal bytes.",
-		Example: "  curl -s http://leader:5050/state | waggle render -\n  waggle render --config /etc/mesos-dns/config.json --format state state.json",
+		Example: "  curl -s http://leader:5050/state | waggle render -\n  curl -s 'http://marathon:8080/v2/apps?embed=apps.tasks' | waggle render -\n  waggle render --config /etc/mesos-dns/config.json --format state state.json",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 	}
 	flags := addConfigFlags(cmd)
@@ -91,12 +94,11 @@ func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	source := cfg.Mesos.source(resolver, nil)
-	snap, err := mesos.Decode(ctx, in, f, source.Resolve)
+	snap, err := decode(ctx, in, f, resolver.Lookup)
 	if err != nil {
 		return nil, err
 	}
-	asAnswered(snap, source.Addrs())
+	asAnswered(snap, cfg.Mesos.source(resolver, nil).Addrs())
 	stages := cfg.agent()
 	if len(cfg.LB.Node) == 0 {
 		stages.DNS.NodeAddrs = nil // what is rendered does not depend on where
@@ -104,6 +106,24 @@ func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format)
 	s := &agent.State{Snapshot: snap, Table: vip.Build(nil, snap, stages.VIP)}
 	s.Zone = dns.Build(nil, snap, s.Table, stages.DNS)
 	return s, nil
+}
+
+// decode reads a document of either scheduler.
+func decode(ctx context.Context, in io.Reader, f mesos.Format, lookup watcher.Lookup) (*model.Snapshot, error) {
+	if f == mesos.Auto {
+		text, err := io.ReadAll(in)
+		if err != nil {
+			return nil, fmt.Errorf("read document: %w", err)
+		}
+		if f, err = mesos.Detect(text); err != nil {
+			return nil, err
+		}
+		in = bytes.NewReader(text)
+	}
+	if f == mesos.Marathon {
+		return marathon.Decode(ctx, in, lookup)
+	}
+	return mesos.Decode(ctx, in, f, lookup)
 }
 
 // asAnswered completes a document as if one of the configured masters had

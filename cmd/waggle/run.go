@@ -19,6 +19,7 @@ import (
 	"waggle/watcher"
 	"waggle/watcher/archive"
 	"waggle/watcher/file"
+	"waggle/watcher/marathon"
 	"waggle/watcher/mesos"
 	"waggle/watcher/zk"
 )
@@ -34,8 +35,8 @@ func newRun(e env) *cobra.Command {
 	flags := addConfigFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := flags.load()
-		if err == nil && !cfg.Mesos.configured() && len(cfg.File.Paths) == 0 {
-			err = errors.New("mesos.masters, mesos.zk, file.paths: nothing to follow is configured")
+		if err == nil && !cfg.Mesos.configured() && len(cfg.Marathon.Hosts)+len(cfg.File.Paths) == 0 {
+			err = errors.New("mesos.masters, mesos.zk, marathon.hosts, file.paths: nothing to follow is configured")
 		}
 		if err != nil {
 			return &exitError{exitUsage, err}
@@ -51,13 +52,14 @@ func newRun(e env) *cobra.Command {
 
 // daemon is every part of a running waggle.
 type daemon struct {
-	cfg    fileConfig
-	log    *zap.Logger
-	zk     *zk.Detector    // nil without
-	source *mesos.Source   // nil without
-	files  *file.Source    // nil without
-	merged *watcher.Merge  // of these
-	kept   *archive.Source // around merged
+	cfg      fileConfig
+	log      *zap.Logger
+	zk       *zk.Detector     // nil without
+	source   *mesos.Source    // nil without
+	marathon *marathon.Source // nil without
+	files    *file.Source     // nil without
+	merged   *watcher.Merge   // of these
+	kept     *archive.Source  // around merged
 	balancer
 	agent   *agent.Agent
 	addrs   *addresses        // nil without

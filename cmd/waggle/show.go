@@ -181,6 +181,13 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	if z := st.Source.ZooKeeper; z != nil {
 		lines = slices.Insert(lines, 2, [2]string{"ZooKeeper", zooKeeperText(z, now)})
 	}
+	if m := st.Source.Marathon; m != nil {
+		text := "following " + m.Host
+		if !m.Connected {
+			text = "not connected"
+		}
+		lines = slices.Insert(lines, 2, [2]string{"Marathon", text})
+	}
 	if f := st.Source.Files; f != nil {
 		lines = slices.Insert(lines, 2, [2]string{"files", fmt.Sprintf("%d, read %s ago", f.Files, now.Sub(f.Read).Round(time.Second))})
 	}

@@ -6,12 +6,13 @@ import (
 	"waggle/internal/hostnet"
 	"waggle/watcher"
 	"waggle/watcher/file"
+	"waggle/watcher/marathon"
 	"waggle/watcher/mesos"
 	"waggle/watcher/zk"
 )
 
 // openSources opens what tells of tasks. Of what two of them know the first
-// counts.
+// counts; Marathon beside Mesos adds to it.
 func (d *daemon) openSources(r *hostnet.Resolver, reg prometheus.Registerer) error {
 	var all []watcher.Source
 	if d.cfg.Mesos.configured() {
@@ -19,6 +20,17 @@ func (d *daemon) openSources(r *hostnet.Resolver, reg prometheus.Registerer) err
 			return err
 		}
 		all = append(all, d.source)
+	}
+	if len(d.cfg.Marathon.Hosts) > 0 {
+		var err error
+		if d.marathon, err = marathon.New(d.cfg.Marathon.source(r), d.log.Named("marathon"), reg); err != nil {
+			return err
+		}
+		if d.source != nil {
+			all = append(all, watcher.Supplement{Source: d.marathon})
+		} else {
+			all = append(all, d.marathon)
+		}
 	}
 	if paths := d.cfg.File.Paths; len(paths) > 0 {
 		cfg := file.DefaultConfig()

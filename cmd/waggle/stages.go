@@ -21,9 +21,10 @@ import (
 func defaultFileConfig() fileConfig {
 	a, p := agent.DefaultConfig(), ebpf.DefaultConfig()
 	cfg := fileConfig{
-		Mesos: defaultMesosConfig(),
-		File:  fileSource{Paths: []string{}},
-		State: stateConfig{Dir: "/var/lib/waggle"},
+		Mesos:    defaultMesosConfig(),
+		Marathon: defaultMarathonConfig(),
+		File:     fileSource{Paths: []string{}},
+		State:    stateConfig{Dir: "/var/lib/waggle"},
 		DNS: dnsConfig{
 			Listen:  []string{"127.0.0.1:53"},
 			Records: []string{}, Public: []string{},
@@ -84,7 +85,7 @@ func (c fileConfig) check() error {
 	c.LB.node(bad)
 	c.LB.Eject.check(bad)
 	stages := c.agent()
-	return errors.Join(append(errs, c.Mesos.check(), stages.VIP.Check(), stages.DNS.Check())...)
+	return errors.Join(append(errs, c.Mesos.check(), c.Marathon.check(), stages.VIP.Check(), stages.DNS.Check())...)
 }
 
 // agent returns the configuration of the pipeline's stages.

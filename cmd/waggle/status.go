@@ -79,6 +79,14 @@ func (d *daemon) sourceStatus(st *api.Status) {
 			wrong("not connected to a Mesos master")
 		}
 	}
+	if d.marathon != nil {
+		m := d.marathon.Status()
+		st.Source.Marathon = &api.Marathon{Connected: m.Connected, Host: m.Host, LastEvent: m.LastEvent}
+		if m.Err != nil {
+			st.Source.Marathon.Error = m.Err.Error()
+			wrong("not connected to a Marathon: %s", st.Source.Marathon.Error)
+		}
+	}
 	if d.files != nil {
 		f := d.files.Status()
 		st.Source.Files = &api.Files{Files: f.Files, Read: f.Read}
