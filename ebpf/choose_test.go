@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -175,40 +176,59 @@ func clients(t *testing.T, d *Dataplane) int {
 	return n
 }
 
+// bound connects to the first VIP from an address, on a processor, and returns
+// where that led.
+func (b *bed) bound(t *testing.T, from [4]byte, processor int) (to netip.AddrPort) {
+	t.Helper()
+	b.ns.Must(t, func() error {
+		var only unix.CPUSet
+		only.Set(processor)
+		if err := unix.SchedSetaffinity(0, &only); err != nil { // of a thread that ends with this
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from}); err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: addr(vip4).Addr().As4(), Port: 80}); err != nil {
+			return err
+		}
+		peer, err := unix.Getpeername(fd)
+		to = fromSockaddr(peer)
+		return err
+	})
+	return to
+}
+
+// TestABoundAddressIsAClient has as many clients as may be remembered, first
+// some on one processor and then the others on each in turn: none is forgotten.
 func TestABoundAddressIsAClient(t *testing.T) {
 	b := newBed(t)
+	b.cfg.Clients = 32
 	d := b.open(t)
 	s := service(vip4, b.sinks(t, 30)...)
 	s.Affinity = lb.Affinity{By: lb.BySource, Timeout: time.Hour}
 	apply(t, d, s)
 	got := map[[4]byte]netip.AddrPort{}
-	for range 5 {
-		for i := range byte(4) {
-			from := [4]byte{127, 0, 9, i + 1}
-			b.ns.Must(t, func() error {
-				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-				if err != nil {
-					return err
-				}
-				defer unix.Close(fd)
-				if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from}); err != nil {
-					return err
-				}
-				if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: addr(vip4).Addr().As4(), Port: 80}); err != nil {
-					return err
-				}
-				peer, err := unix.Getpeername(fd)
-				to := fromSockaddr(peer)
-				if had, ok := got[from]; ok && had != to {
-					t.Errorf("%v went to %s and to %s", from, had, to)
-				}
-				got[from] = to
-				return err
-			})
+	for again := range 3 {
+		for i := range b.cfg.Clients {
+			from, processor := [4]byte{127, 0, 9, byte(i + 1)}, 0
+			if again > 0 || i >= 4 {
+				processor = i % runtime.NumCPU()
+			}
+			to := b.bound(t, from, processor)
+			if had, ok := got[from]; ok && had != to {
+				t.Errorf("%v went to %s and to %s", from, had, to)
+			}
+			got[from] = to
 		}
 	}
-	if n := clients(t, d); n != 4 {
-		t.Errorf("%d clients are remembered, want 4", n)
+	if n := clients(t, d); n != b.cfg.Clients {
+		t.Errorf("%d clients are remembered, want %d", n, b.cfg.Clients)
 	}
 }
 

@@ -114,7 +114,7 @@ func (p *pins) load(cfg Config, o *objects, log *zap.Logger) error {
 func (p *pins) setSizes(cfg Config, spec *ebpf.CollectionSpec, log *zap.Logger) {
 	for name, size := range map[string]int{
 		bpfMapVip4: cfg.Services, bpfMapVip6: cfg.Services, bpfMapServices: cfg.Services, bpfMapCounts: cfg.Services,
-		bpfMapSlots: cfg.Slots, bpfMapBackends: cfg.Backends, bpfMapClients: cfg.Clients, bpfMapAllow: cfg.Allow,
+		bpfMapSlots: cfg.Slots, bpfMapBackends: cfg.Backends, bpfMapClients: cfg.Clients + reserved(), bpfMapAllow: cfg.Allow,
 	} {
 		spec.Maps[name].MaxEntries = uint32(size)
 		pinned, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, name), nil)
@@ -128,6 +128,15 @@ func (p *pins) setSizes(cfg Config, spec *ebpf.CollectionSpec, log *zap.Logger) 
 		}
 		pinned.Close()
 	}
+}
+
+// reserved is how many elements of an LRU map its processors may keep idle for
+// themselves. Each takes LOCAL_FREE_TARGET (kernel/bpf/bpf_lru_list.c) at a time;
+// where nothing is left for the others, they recycle the element they used last,
+// however much room their neighbours have. Linux 6.17 takes less at a time.
+func reserved() int {
+	const target = 128
+	return target * ebpf.MustPossibleCPU()
 }
 
 // loadOneByOne loads the programs that are needed, and of the others those that
