@@ -46,7 +46,7 @@ lint:
 
 # check is what a change must pass before it is pushed.
 check: lint generate
-	git diff --exit-code -- '*_bpfel.go' '*_bpfel.o'
+	git diff --exit-code -- '*_bpfel.go' '*_bpfel.o' docs/balancers.md
 	$(GO) test -count=1 -race -timeout $(TIMEOUT) ./...
 
 # conformance-dns runs the checks of internal/dnscheck against waggle, NSD, Knot

@@ -95,6 +95,23 @@ func (n *Namespace) Must(tb testing.TB, f func() error) {
 	}
 }
 
+// File makes the namespace a file, as ip-netns(8) does, and returns its path.
+// It is there as long as the test.
+func (n *Namespace) File(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	n.Must(tb, func() error { return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "") })
+	tb.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			tb.Errorf("unmount %s: %v", path, err)
+		}
+	})
+	return path
+}
+
 // onThread runs f on an OS thread of its own, which ends with f: a thread that
 // has changed its namespace must never run other goroutines.
 func onThread(f func() error) error {

@@ -154,60 +154,6 @@ func TestConnectionsGoToBackendsByWeight(t *testing.T) {
 	}
 }
 
-func TestAServiceWithoutBackendsRefuses(t *testing.T) {
-	b := newBed(t)
-	d := b.open(t, b.config())
-	f := frontend("11.0.0.1:80", model.TCP)
-	must(t, b.want(t, d, map[vip.Frontend][]lb.Backend{f: nil}))
-	if _, err := ask(b.host, f.Addr.String()); err == nil || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("%v", err)
-	}
-}
-
-func TestUDPIsBalanced(t *testing.T) {
-	b := newBed(t)
-	d := b.open(t, b.config())
-	var pc net.PacketConn
-	b.away.Must(t, func() (err error) {
-		pc, err = net.ListenPacket("udp", awayAddr.Addr().String()+":0")
-		return err
-	})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 100)
-		for {
-			n, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			_, _ = pc.WriteTo(buf[:n], from)
-		}
-	}()
-	t.Cleanup(func() { pc.Close(); <-done })
-	f := frontend("11.0.0.1:53", model.UDP)
-	must(t, b.want(t, d, map[vip.Frontend][]lb.Backend{f: {{Addr: netip.MustParseAddrPort(pc.LocalAddr().String()), Weight: 1}}}))
-	b.host.Must(t, func() error {
-		c, err := net.Dial("udp", f.Addr.String())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			return err
-		}
-		if _, err := c.Write([]byte("ping")); err != nil {
-			return err
-		}
-		buf := make([]byte, 100)
-		n, err := c.Read(buf)
-		if err == nil && string(buf[:n]) != "ping" {
-			err = fmt.Errorf("got %q", buf[:n])
-		}
-		return err
-	})
-}
-
 // kernel returns what IPVS holds in the host's namespace, as people write it.
 func (b *bed) kernel(t *testing.T) map[string][]string {
 	t.Helper()
@@ -343,33 +289,47 @@ func TestARestartSweepsWhatIsStaleAndLeavesWhatIsOthers(t *testing.T) {
 }
 
 // TestAContainerIsBalancedAtOnceWhenItIsRegistered registers a namespace while
-// VIPs exist and do not change.
+// VIPs of both families exist and do not change.
 func TestAContainerIsBalancedAtOnceWhenItIsRegistered(t *testing.T) {
 	b := newBed(t)
 	container := testnet.New(t)
 	testnet.Link(t, b.host, netip.MustParsePrefix("10.78.0.1/24"), container, netip.MustParsePrefix("10.78.0.2/24"))
-	container.Default(t, netip.MustParseAddr("10.78.0.1"))
+	b.host.Addr(t, "wt2", netip.MustParsePrefix("fd78::1/64"))
+	container.Addr(t, "wt1", netip.MustParsePrefix("fd78::2/64"))
+	for _, a := range []string{"10.78.0.1", "fd78::1"} {
+		container.Default(t, netip.MustParseAddr(a))
+	}
 	b.away.Default(t, hostAddr.Addr())
-	b.host.Must(t, func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
-	one := b.named(t, b.away, awayAddr.Addr().String()+":0")
-	f := frontend("11.0.0.1:80", model.TCP)
+	b.away.Default(t, host6.Addr())
+	b.host.Must(t, func() error {
+		return errors.Join(
+			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
+			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
+	})
+	from := map[vip.Frontend]string{frontend("11.0.0.1:80", model.TCP): "10.78.0.2:", frontend("[fd01:c::1]:80", model.TCP): "[fd78::2]:"}
+	services := map[vip.Frontend][]lb.Backend{}
+	for f := range from {
+		at := awayAddr.Addr()
+		if f.Addr.Addr().Is6() {
+			at = away6.Addr()
+		}
+		services[f] = []lb.Backend{{Addr: b.named(t, b.away, netip.AddrPortFrom(at, 0).String()), Weight: 1}}
+	}
 	cfg := b.config()
 	cfg.Containers = filepath.Join(t.TempDir(), "l4lb") // which does not exist yet
 	d := b.open(t, cfg)
-	must(t, b.want(t, d, map[vip.Frontend][]lb.Backend{f: {{Addr: one, Weight: 1}}}))
+	must(t, b.want(t, d, services))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	path := filepath.Join(t.TempDir(), "ns")
-	must(t, os.WriteFile(path, nil, 0o600))
-	container.Must(t, func() error { return bindNamespace(path) })
-	t.Cleanup(func() { _ = unmount(path) })
 	must(t, os.Mkdir(cfg.Containers, 0o755))
-	must(t, os.WriteFile(filepath.Join(cfg.Containers, "c1"), []byte(path), 0o600))
-	eventually(t, "the container is balanced in its own namespace", func() bool {
-		said, err := ask(container, f.Addr.String())
-		return err == nil && strings.HasSuffix(strings.SplitN(said, " from ", 2)[1][:len("10.78.0.2")], "10.78.0.2")
-	})
+	must(t, os.WriteFile(filepath.Join(cfg.Containers, "c1"), []byte(container.File(t)), 0o600))
+	for f, want := range from {
+		eventually(t, f.Addr.String()+" is balanced in the container's own namespace", func() bool {
+			said, err := ask(container, f.Addr.String())
+			return err == nil && strings.Contains(said, " from "+want)
+		})
+	}
 	d.mu.Lock()
 	n := len(d.containers)
 	d.mu.Unlock()

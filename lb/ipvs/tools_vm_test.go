@@ -14,13 +14,6 @@ import (
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(5, 6)) }
 
-// bindNamespace makes the calling thread's network namespace a file.
-func bindNamespace(path string) error {
-	return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-}
-
-func unmount(path string) error { return unix.Unmount(path, unix.MNT_DETACH) }
-
 // mapPort publishes a port as container runtimes do, as nft(8) writes it:
 //
 //	chain output { type nat hook output priority dstnat; fib daddr type local tcp dport PORT dnat to TO }
