@@ -6,6 +6,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"waggle/internal/capability"
 )
 
 // ErrNotSupported says that this kernel, or what this process may do on it,
@@ -77,7 +79,8 @@ func explain(doing string, err error) error {
 		lacking = lacking || errors.Is(err, sign)
 	}
 	if lacking {
-		return fmt.Errorf("%s: %w: %w", doing, ErrNotSupported, err)
+		why := capability.Why(err, capability.BPF, capability.Perfmon, capability.NetAdmin)
+		return fmt.Errorf("%s: %w: %w%s", doing, ErrNotSupported, err, why)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

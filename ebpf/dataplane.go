@@ -75,6 +75,9 @@ func Open(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Dataplane, e
 	}
 	log.Info("balancing", zap.String("cgroup", cgroup.Name()), zap.String("pins", p.dir),
 		zap.Int("adopted", len(d.v4.held)+len(d.v6.held)))
+	for _, w := range warnings() {
+		log.Warn(w)
+	}
 	return d, nil
 }
 

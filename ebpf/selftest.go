@@ -183,12 +183,13 @@ func makeCgroup(parent *os.File, name string) (*os.File, error) {
 type Status struct {
 	Missing  map[string]string `json:"missing,omitempty"` // programs that the kernel does not take, and its words
 	SelfTest *SelfTest         `json:"self_test,omitempty"`
-	Events   []Event           `json:"events,omitempty"` // the last, at most 100, oldest first
+	Events   []Event           `json:"events,omitempty"`   // the last, at most 100, oldest first
+	Warnings []string          `json:"warnings,omitempty"` // about how the kernel is set up, a sentence each
 }
 
 // Status returns how the Dataplane is.
 func (d *Dataplane) Status() Status {
-	s := Status{Events: d.Events(), SelfTest: d.probe.result()}
+	s := Status{Events: d.Events(), SelfTest: d.probe.result(), Warnings: warnings()}
 	for name, err := range d.objs.missing {
 		if s.Missing == nil {
 			s.Missing = map[string]string{}
@@ -205,4 +206,14 @@ func (p *probe) result() *SelfTest {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.last
+}
+
+// warnings tells what of this kernel's settings is a danger to what we do.
+func warnings() []string {
+	// Where there is no such setting nothing can be turned on by it.
+	value, _ := os.ReadFile("/proc/sys/kernel/unprivileged_bpf_disabled")
+	if strings.TrimSpace(string(value)) != "0" {
+		return nil
+	}
+	return []string{"kernel.unprivileged_bpf_disabled is 0: every user may load eBPF programs, which can read what they should not on many processors; set it to 2"}
 }

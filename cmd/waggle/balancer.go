@@ -48,18 +48,30 @@ func openBalancer(cfg fileConfig, log *zap.Logger, reg prometheus.Registerer) (b
 		if cfg.LB.Backend == "auto" {
 			b.chosen = "the best that works here"
 		}
-		if err := errors.Join(tried...); err != nil {
+		if err := inOneLine(tried); err != nil {
 			b.chosen += "; " + err.Error()
 			log.Warn("not the best balancer", zap.String("using", kind), zap.Error(err))
 		}
 		return b.shown(reg), nil
 	}
-	err := errors.Join(tried...)
+	err := inOneLine(tried)
 	if cfg.LB.Backend != "auto" {
 		return balancer{}, fmt.Errorf("open balancer: %w", err)
 	}
 	log.Warn("no balancing here, DNS only", zap.Error(err))
 	return balancer{kind: "none", chosen: "nothing else works here", noLB: err}.shown(reg), nil
+}
+
+// inOneLine joins errors for where one line is shown; of none it is nil.
+func inOneLine(errs []error) (err error) {
+	for _, e := range errs {
+		if err == nil {
+			err = e
+		} else {
+			err = fmt.Errorf("%w; %w", err, e)
+		}
+	}
+	return err
 }
 
 func openKind(kind string, cfg fileConfig, log *zap.Logger, reg prometheus.Registerer) (lb.Dataplane, error) {

@@ -57,6 +57,7 @@ func (d *daemon) balancerStatus(st *api.Status) {
 	for _, name := range slices.Sorted(maps.Keys(now.Missing)) {
 		st.Reasons = append(st.Reasons, fmt.Sprintf("this kernel does not take the program %s", name))
 	}
+	st.Reasons = append(st.Reasons, now.Warnings...)
 	if t := now.SelfTest; t != nil {
 		st.Balancer.SelfTest = &api.SelfTest{At: t.At, Error: t.Error}
 		if t.Error != "" {

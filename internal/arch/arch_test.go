@@ -30,7 +30,7 @@ var ranks = map[string]int{
 	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "watcher/transport/transporttest": 3, "api": 3,
 	"internal/vmtest/guest/script": 0, "internal/vmtest/guest": 1, "internal/vmtest": 4,
 
-	"lb/feature": 4, "internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3,
+	"lb/feature": 4, "internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3, "internal/capability": 0,
 
 	"dns/guard": 1,
 

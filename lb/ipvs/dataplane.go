@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
 	"waggle/lb"
@@ -125,11 +126,11 @@ func (d *Dataplane) Close() error {
 func Unload(cfg Config) ([]string, error) {
 	var removed []string
 	var errs []error
+	if _, err := netlink.GenlFamilyGet("IPVS"); err != nil {
+		return nil, nil // it is not loaded, so there can be nothing
+	}
 	host, err := openSpace("host", "", cfg, zap.NewNop())
-	switch {
-	case errors.Is(err, ErrNotSupported):
-		return nil, nil // so there can be nothing
-	case err != nil:
+	if err != nil {
 		return nil, err
 	}
 	spaces := []*space{host}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"waggle/internal/capability"
 	"waggle/lb"
 	"waggle/model"
 	"waggle/vip"
@@ -42,6 +43,10 @@ type space struct {
 func openSpace(name, path string, cfg Config, log *zap.Logger) (*space, error) {
 	if err := present(); err != nil {
 		return nil, err
+	}
+	need := []capability.Capability{capability.NetAdmin, capability.SysAdmin}
+	if len(capability.Missing(need...)) > 0 {
+		return nil, fmt.Errorf("enter a network namespace: %w: %w%s", ErrNotSupported, unix.EPERM, capability.Why(unix.EPERM, need...))
 	}
 	var ns netns.NsHandle
 	var err error
@@ -83,7 +88,7 @@ func present() error {
 	if _, err = netlink.GenlFamilyGet("IPVS"); err == nil {
 		return nil
 	}
-	return fmt.Errorf("the kernel has no IPVS (modprobe ip_vs: %v %s): %w", loading, strings.TrimSpace(string(out)), ErrNotSupported)
+	return fmt.Errorf("the kernel has no IPVS (modprobe ip_vs: %v%s): %w", loading, strings.TrimSuffix(" "+strings.TrimSpace(string(out)), " "), ErrNotSupported)
 }
 
 // explain marks err as ErrNotSupported if it says that the kernel lacks IPVS or
@@ -91,7 +96,7 @@ func present() error {
 func explain(doing string, err error) error {
 	for _, sign := range []error{unix.ENOENT, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT} {
 		if errors.Is(err, sign) {
-			return fmt.Errorf("%s: %w: %w", doing, ErrNotSupported, err)
+			return fmt.Errorf("%s: %w: %w%s", doing, ErrNotSupported, err, capability.Why(err, capability.NetAdmin))
 		}
 	}
 	return fmt.Errorf("%s: %w", doing, err)
