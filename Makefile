@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test test-vm build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-connect bench-program fuzz
+.PHONY: run test test-vm build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-vm bench-connect bench-program fuzz
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -41,7 +41,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
-	$(GO) vet -tags vmtest ./lb/ipvs
+	$(GO) vet -tags vmtest ./lb/ipvs ./cmd/waggle ./bench
 	$(GO) tool staticcheck ./...
 
 # check is what a change must pass before it is pushed.
@@ -88,6 +88,13 @@ CONNECT_ROUNDS ?= 300
 bench-connect:
 	@scripts/deps iproute2 nftables iptables haproxy
 	BENCH_ROUNDS=$(CONNECT_ROUNDS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run TestConnectAgainstPeers ./bench
+
+# bench-vm compares eBPF, IPVS and direct connections in one boot of a machine
+# with Debian's kernel: two minutes at 60 rounds.
+VM_ROUNDS ?= 60
+bench-vm:
+	@scripts/deps qemu-system-x86 busybox-static
+	BENCH_ROUNDS=$(VM_ROUNDS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run TestBalancersInOneMachine ./bench
 
 # fuzz runs each fuzz target in turn; what it finds is kept in testdata/fuzz.
 FUZZTIME ?= 1m

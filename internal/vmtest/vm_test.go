@@ -3,7 +3,6 @@ package vmtest
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -12,13 +11,6 @@ import (
 
 	"waggle/internal/testnet"
 )
-
-// modules are what the suites need beyond what Debian has built in.
-var modules = []string{
-	"ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh",
-	"veth", "dummy", "bridge", "nf_tables", "nft_chain_nat", "nft_nat", "nft_numgen", "nft_ct", "nft_masq", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fib", "nf_conntrack_netlink",
-	"cls_bpf", "sch_ingress", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "ipv6", "xt_nat", "ip_tables", "iptable_nat",
-}
 
 // suites are the packages whose tests run on the old kernel, with the minutes
 // they may take there: software emulation is ten times slower. The last one
@@ -31,23 +23,10 @@ var suites = []struct {
 	{"cmd/waggle", "^TestKernelsThatLack", 4},
 }
 
-// machine returns a machine with the newest kernel of this Debian.
-func machine(t *testing.T) Machine {
-	t.Helper()
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		testnet.Skip(t, err.Error())
-	}
-	k, err := DebianKernel()
-	if err != nil {
-		testnet.Skip(t, err.Error())
-	}
-	return Machine{Kernel: k, Modules: modules}
-}
-
 // TestSuitesOnTheOldestKernelWeServe runs whole suites, with the very eBPF
 // objects that are shipped, on Linux 6.1.
 func TestSuitesOnTheOldestKernelWeServe(t *testing.T) {
-	m := machine(t)
+	m := New(t)
 	dir := t.TempDir()
 	cases := filepath.Join("..", "..", "..", "shared", "conformance", "dcos-net.json")
 	without := "none"
@@ -68,7 +47,7 @@ func TestSuitesOnTheOldestKernelWeServe(t *testing.T) {
 			Env:  []string{testnet.NoSkip + "=1", InMachine + "=" + m.Kernel.Release, "WAGGLE_DCOS_CASES=/dcos-net.json"},
 		})
 	}
-	results, err := m.Boot(t.Context(), dir, testWriter{t})
+	results, err := m.Boot(t.Context(), dir, Log())
 	if err != nil {
 		t.Error(err)
 	}
@@ -109,17 +88,6 @@ func tail(text string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// testWriter shows what a machine says when the test is verbose.
-type testWriter struct{ t *testing.T }
-
-// Write implements io.Writer.
-func (w testWriter) Write(p []byte) (int, error) {
-	if testing.Verbose() {
-		fmt.Print(string(p))
-	}
-	return len(p), nil
-}
-
 // story is what a person does on a node whose kernel cannot balance by eBPF. What
 // somebody takes away from IPVS meanwhile is back within seconds.
 const story = `
@@ -151,7 +119,7 @@ exit 0
 // TestTheProgramBalancesByIPVSWhereEBPFIsNotPossible runs the real program on
 // the embedded cluster in a machine, and connects through a VIP.
 func TestTheProgramBalancesByIPVSWhereEBPFIsNotPossible(t *testing.T) {
-	m := machine(t)
+	m := New(t)
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "waggle")
 	if err := Build(t.Context(), bin, "waggle/cmd/waggle"); err != nil {
@@ -159,7 +127,7 @@ func TestTheProgramBalancesByIPVSWhereEBPFIsNotPossible(t *testing.T) {
 	}
 	m.Files = map[string]string{"/hello.json": filepath.Join("..", "..", "examples", "hello.json"), "/bin/waggle": bin}
 	m.Runs = []Run{{Name: "story", Path: "/bin/busybox", Args: []string{"sh", "-c", story}}}
-	results, err := m.Boot(t.Context(), dir, testWriter{t})
+	results, err := m.Boot(t.Context(), dir, Log())
 	if r := results["story"]; err != nil || r.Exit != 0 {
 		t.Errorf("exit code %d, %v:\n%s", r.Exit, err, tail(r.Output, 60))
 	}
