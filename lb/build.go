@@ -27,6 +27,10 @@ type Config struct {
 	// another one from Build to Build.
 	Node []netip.Addr
 	Near *Neighbours
+	// Inner says for backends of this machine, one with an address in Node, where
+	// a port of the machine leads. Who translates addresses itself needs that:
+	// the machine's own translation does not look at a connection twice.
+	Inner bool
 	// Ejected are those that get no new connections for now; nil is none. It
 	// may change too.
 	Ejected *Ejections
@@ -36,6 +40,14 @@ type Config struct {
 // names of VIPs, no Peername, and a node without addresses.
 func DefaultConfig() Config {
 	return Config{Grace: 30 * time.Second}
+}
+
+// inner returns what Backend.Inner is.
+func (c Config) inner(b vip.Backend) netip.AddrPort {
+	if c.Inner && slices.Contains(c.Node, b.Agent) {
+		return b.Inner
+	}
+	return netip.AddrPort{}
 }
 
 // Neighbours are the addresses of agents in one fault domain. It is immutable.
@@ -57,7 +69,7 @@ func Build(prev *Plan, t *vip.Table, cfg Config, now time.Time) *Plan {
 	if prev == nil {
 		prev = &Plan{near: cfg.Near}
 	}
-	p := &Plan{rows: t.Services, retired: prev.retired, drains: prev.drains, grace: cfg.Grace, near: cfg.Near, ejected: cfg.Ejected}
+	p := &Plan{rows: t.Services, retired: prev.retired, drains: prev.drains, grace: cfg.Grace, near: cfg.Near, ejected: cfg.Ejected, inner: cfg.inner}
 	services := prev.Services.Edit()
 	for c := range model.Diff(prev.rows, t.Services) {
 		old, _ := services.Get(c.Key)
@@ -160,7 +172,7 @@ func takers(row *vip.Service, cfg Config) []Backend {
 	}
 	var out []Backend
 	for _, b := range near {
-		out = append(out, Backend{Addr: b.Addr, Weight: max(1, b.Weight)})
+		out = append(out, Backend{Addr: b.Addr, Weight: max(1, b.Weight), Inner: cfg.inner(b)})
 	}
 	return out
 }

@@ -206,12 +206,12 @@ func (m *plainModel) expect(cfg Config, now time.Time) map[vip.Frontend]*Service
 		s := &Service{Frontend: f, Peername: cfg.Peername}
 		for _, b := range row.Backends {
 			if b.State == vip.Up {
-				s.Backends = append(s.Backends, Backend{b.Addr, b.Weight})
+				s.Backends = append(s.Backends, Backend{Addr: b.Addr, Weight: b.Weight})
 			}
 		}
 		if s.Backends == nil {
 			for _, b := range row.Backends {
-				s.Backends = append(s.Backends, Backend{b.Addr, b.Weight})
+				s.Backends = append(s.Backends, Backend{Addr: b.Addr, Weight: b.Weight})
 			}
 		}
 		out[f] = s

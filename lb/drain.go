@@ -15,14 +15,15 @@ type Drain struct {
 	Frontend vip.Frontend
 	Backend  netip.AddrPort
 	Until    time.Time
+	Inner    netip.AddrPort // as Backend.Inner
 	// Shared says that the backend still belongs to another service of the
 	// same protocol, whose connections must live. It is set in Plan.Ended only.
 	Shared bool
 }
 
 // Idle returns the backends of a frontend that the Table has and that get no
-// new connections: they are being killed or are unhealthy.
-func (p *Plan) Idle(f vip.Frontend) (out []netip.AddrPort) {
+// new connections: they are being killed or are unhealthy. Their weight is 0.
+func (p *Plan) Idle(f vip.Frontend) (out []Backend) {
 	row, ok := p.rows.Get(f)
 	s, planned := p.Services.Get(f)
 	if !ok || !planned {
@@ -30,7 +31,7 @@ func (p *Plan) Idle(f vip.Frontend) (out []netip.AddrPort) {
 	}
 	for _, b := range row.Backends {
 		if !slices.ContainsFunc(s.Backends, func(t Backend) bool { return t.Addr == b.Addr }) {
-			out = append(out, b.Addr)
+			out = append(out, Backend{Addr: b.Addr, Inner: p.inner(b)})
 		}
 	}
 	return out
@@ -62,7 +63,7 @@ func (p *Plan) drain(c model.Change[vip.Frontend, *vip.Service], now time.Time) 
 			continue
 		}
 		// Clip, or the append would write into what the last Plan still uses.
-		p.drains = append(slices.Clip(p.drains), Drain{Frontend: c.Key, Backend: b.Addr, Until: now.Add(keep)})
+		p.drains = append(slices.Clip(p.drains), Drain{Frontend: c.Key, Backend: b.Addr, Inner: p.inner(b), Until: now.Add(keep)})
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 type Backend struct {
 	Addr   netip.AddrPort // the family of the service's frontend
 	Weight uint16         // share of new connections, at least 1
+	// Inner is where Addr, a port of this machine, leads; zero for elsewhere.
+	// See Config.Inner.
+	Inner netip.AddrPort
 }
 
 // Service says where new connections to one frontend go. It is immutable; a
@@ -78,6 +81,7 @@ type Plan struct {
 	retired []retirement                             // oldest first
 	drains  []Drain
 	grace   time.Duration
+	inner   func(vip.Backend) netip.AddrPort // Config.inner
 	near    *Neighbours
 	ejected *Ejections
 }

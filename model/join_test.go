@@ -186,3 +186,25 @@ func TestEndpoints(t *testing.T) {
 		})
 	}
 }
+
+func TestInner(t *testing.T) {
+	six := Address{Addr: netip.MustParseAddr("fd00::7")}
+	bridge := &Task{AgentAddr: agentAddr, Addrs: []Address{{agentAddr, ""}, six, {containerAddr, "mesos-bridge"}}}
+	for _, tt := range []struct {
+		name string
+		task *Task
+		port Port
+		want string
+	}{
+		{"behind a port of the agent is the container", bridge, Port{Number: 80, HostPort: 31000}, "9.0.1.7:80"},
+		{"a port of the task's own leads nowhere else", bridge, Port{Number: 80}, "invalid AddrPort"},
+		{"a port that leads to nobody knows what", bridge, Port{HostPort: 31000}, "invalid AddrPort"},
+		{"another network's address is not it", bridge, Port{Number: 80, HostPort: 31000, Network: "x"}, "invalid AddrPort"},
+		{"no address but the agent's", &Task{AgentAddr: agentAddr, Addrs: []Address{{Addr: agentAddr}}}, Port{Number: 80, HostPort: 31000}, "invalid AddrPort"},
+		{"an address of the other family", &Task{AgentAddr: agentAddr, Addrs: []Address{six}}, Port{Number: 80, HostPort: 31000}, "invalid AddrPort"},
+	} {
+		if got := tt.task.Inner(tt.port).String(); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}

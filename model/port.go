@@ -16,6 +16,23 @@ type Port struct {
 	ServicePort uint16
 }
 
+// Inner returns where p of t is reached on its agent alone, behind HostPort: the
+// first of the task's addresses of the agent's family that is not the agent's,
+// and Number. It is zero where there is none.
+func (t *Task) Inner(p Port) netip.AddrPort {
+	if p.HostPort == 0 || p.Number == 0 {
+		return netip.AddrPort{}
+	}
+	agent := t.AgentAddr.Unmap()
+	for _, a := range t.Addrs {
+		addr := a.Addr.Unmap()
+		if (p.Network == "" || a.Network == "" || a.Network == p.Network) && addr.Is4() == agent.Is4() && addr != agent {
+			return netip.AddrPortFrom(addr, p.Number)
+		}
+	}
+	return netip.AddrPort{}
+}
+
 // Endpoints returns where p of t is reached: the agent's address and HostPort
 // if it has one, else each of the task's addresses (those in p.Network if it
 // names one) and Number. It returns nil while the address needed is unknown.

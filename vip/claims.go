@@ -169,7 +169,7 @@ func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
 		return nil
 	}
 	c := claim{label: l, proto: p.Proto, backend: Backend{
-		Weight: l.weight, State: stateOf(t), Agent: t.AgentAddr, Task: t.Key,
+		Weight: l.weight, State: stateOf(t), Agent: t.AgentAddr, Inner: t.Inner(p), Task: t.Key,
 	}}
 	endpoints := t.Endpoints(p)
 	served := false

@@ -34,7 +34,10 @@ type Backend struct {
 	Weight uint16
 	State  State
 	Agent  netip.Addr // zero when unknown
-	Task   model.TaskKey
+	// Inner is where Addr, a port of the agent, leads on the agent itself; zero
+	// where Addr is the task's own or that is not known.
+	Inner netip.AddrPort
+	Task  model.TaskKey
 }
 
 // Service is one row of a Table. It is immutable.

@@ -108,7 +108,9 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.kept = archive.New(cfg.archive(), d.merged, d.merged.Spoken, log.Named("archive"), reg)
-	d.agent = agent.New(cfg.agent(), d.kept, d.plane, log.Named("agent"), reg)
+	stages := cfg.agent()
+	stages.LB.Inner = d.kind == "ipvs"
+	d.agent = agent.New(stages, d.kept, d.plane, log.Named("agent"), reg)
 	return d, nil
 }
 

@@ -247,7 +247,7 @@ func unmapped(t *testing.T, c dcosCase) {
 	rows.Set(f, row)
 	p := lb.Build(nil, &vip.Table{Services: rows.Groups()}, lb.DefaultConfig(), time.Now())
 	planned, _ := p.Services.Get(f)
-	got, err := wanted(planned, nil)
+	got, err := wanted(planned, nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}

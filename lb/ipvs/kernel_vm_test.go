@@ -437,3 +437,26 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// TestABackendBehindAPortMappingOfThisMachine is a task of this machine that
+// others reach through a port of the machine. The mapping does not look at what
+// IPVS sends there.
+func TestABackendBehindAPortMappingOfThisMachine(t *testing.T) {
+	b := newBed(t)
+	container := b.named(t, b.away, awayAddr.Addr().String()+":0")
+	b.host.Must(t, func() error { return mapPort(8080, container) })
+	mapped := netip.AddrPortFrom(hostAddr.Addr(), 8080)
+	if said, err := ask(b.host, mapped.String()); err != nil || !strings.HasPrefix(said, container.String()) {
+		t.Fatalf("the mapping itself does not work: %q, %v", said, err)
+	}
+	f := frontend("11.0.0.1:80", model.TCP)
+	rows := model.Groups[vip.Frontend, *vip.Service]{}.Edit()
+	rows.Set(f, &vip.Service{Frontend: f, Backends: []vip.Backend{{Addr: mapped, Weight: 1, Agent: hostAddr.Addr(), Inner: container}}})
+	cfg := lb.DefaultConfig()
+	cfg.Inner, cfg.Node = true, []netip.Addr{hostAddr.Addr()}
+	d := b.open(t, b.config())
+	must(t, d.Apply(t.Context(), lb.Build(nil, &vip.Table{Services: rows.Groups()}, cfg, time.Now())))
+	if said, err := ask(b.host, f.Addr.String()); err != nil || !strings.HasPrefix(said, container.String()) {
+		t.Errorf("the VIP leads to %q, %v", said, err)
+	}
+}

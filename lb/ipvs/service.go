@@ -41,7 +41,11 @@ var errAllow = fmt.Errorf("IPVS cannot tell who may connect: %w", lb.ErrUnsuppor
 // wanted returns what s is in IPVS. Who gets no new connections, idle, stays
 // with weight 0: what is connected goes on, nobody new comes. IPVS tells clients
 // apart by their address only, so that is what any affinity is.
-func wanted(s *lb.Service, idle []netip.AddrPort) (service, error) {
+//
+// Where the machine itself balances, host, its own backends are reached where
+// their ports lead: netfilter translates a connection once, and for a VIP the
+// guard has done that.
+func wanted(s *lb.Service, idle []lb.Backend, host bool) (service, error) {
 	if len(s.Allow) > 0 {
 		return service{}, errAllow
 	}
@@ -53,11 +57,14 @@ func wanted(s *lb.Service, idle []netip.AddrPort) (service, error) {
 		w.flags |= flagPersistent
 		w.timeout = uint32(max(1, (s.Affinity.Timeout+time.Second-1)/time.Second))
 	}
-	for _, a := range idle {
-		w.dests[a] = 0
-	}
-	for _, b := range s.Backends {
-		w.dests[b.Addr] = int(b.Weight)
+	for _, list := range [][]lb.Backend{idle, s.Backends} {
+		for _, b := range list {
+			at := b.Addr
+			if host && b.Inner.IsValid() {
+				at = b.Inner
+			}
+			w.dests[at] = int(b.Weight)
+		}
 	}
 	return w, nil
 }

@@ -114,12 +114,12 @@ func play(t *testing.T, kernel, want *service, e edit) *service {
 
 func TestAPlansServiceInIPVS(t *testing.T) {
 	one, two := netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.2:1")
-	got, err := wanted(&lb.Service{Backends: []lb.Backend{{Addr: one, Weight: 5}}, Choice: lb.LeastActive}, []netip.AddrPort{two, one})
+	got, err := wanted(&lb.Service{Backends: []lb.Backend{{Addr: one, Weight: 5}}, Choice: lb.LeastActive}, []lb.Backend{{Addr: two}, {Addr: one}}, true)
 	want := service{sched: "wlc", flags: mark, dests: map[netip.AddrPort]int{one: 5, two: 0}}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(service{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" || err != nil {
 		t.Errorf("%v (-want +got): %s", err, d)
 	}
-	if _, err := wanted(&lb.Service{Allow: []lb.Client{{Cgroup: "x"}}}, nil); !errors.Is(err, lb.ErrUnsupported) {
+	if _, err := wanted(&lb.Service{Allow: []lb.Client{{Cgroup: "x"}}}, nil, true); !errors.Is(err, lb.ErrUnsupported) {
 		t.Errorf("a service that not everyone may use: %v", err)
 	}
 }
@@ -128,7 +128,7 @@ func TestServicesGoToTheKernelsFormAndBack(t *testing.T) {
 	for _, f := range []vip.Frontend{
 		frontend("11.0.0.1:80", model.TCP), frontend("11.0.0.1:53", model.UDP), frontend("[fd01:c::1]:80", model.TCP),
 	} {
-		w, err := wanted(&lb.Service{Frontend: f, Affinity: lb.Affinity{By: lb.ByCgroup, Timeout: time.Minute}}, nil)
+		w, err := wanted(&lb.Service{Frontend: f, Affinity: lb.Affinity{By: lb.ByCgroup, Timeout: time.Minute}}, nil, true)
 		if err != nil {
 			t.Fatal(err)
 		}

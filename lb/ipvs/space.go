@@ -143,9 +143,9 @@ func (s *space) apply(ctx context.Context, p *lb.Plan, takeOver bool) ([]*lb.Ser
 	}
 	keep := p.Partial
 	changes := s.changes(p)
-	idle := map[vip.Frontend][]netip.AddrPort{}
+	idle := map[vip.Frontend][]lb.Backend{}
 	for _, d := range p.Draining() {
-		idle[d.Frontend] = append(idle[d.Frontend], d.Backend)
+		idle[d.Frontend] = append(idle[d.Frontend], lb.Backend{Addr: d.Backend, Inner: d.Inner})
 	}
 	now := p.Services
 	var failed []*lb.ServiceError
@@ -203,7 +203,7 @@ func (s *space) changes(p *lb.Plan) (out []change) {
 
 // set brings one frontend to what it is to become. Its address is guarded and
 // routed before IPVS has it and longer than IPVS has it.
-func (s *space) set(c change, idle []netip.AddrPort, takeOver bool) error {
+func (s *space) set(c change, idle []lb.Backend, takeOver bool) error {
 	var old, new *service
 	ours, entered := s.held[c.frontend]
 	theirs, foreign := s.foreign[c.frontend]
@@ -218,7 +218,7 @@ func (s *space) set(c change, idle []netip.AddrPort, takeOver bool) error {
 		old = &theirs
 	}
 	if c.service != nil {
-		w, err := wanted(c.service, idle)
+		w, err := wanted(c.service, idle, s.guard != nil)
 		if err != nil {
 			return err
 		}
