@@ -188,9 +188,12 @@ func proveEffective(h hook, program *ebpf.Program, cgroup *os.File) error {
 		return fmt.Errorf("look at program %s: %w", h.name, err)
 	}
 	id, _ := info.ID()
-	got, err := link.QueryPrograms(link.QueryOptions{
-		Target: int(cgroup.Fd()), Attach: h.at, QueryFlags: unix.BPF_F_QUERY_EFFECTIVE,
-	})
+	query := link.QueryOptions{Target: int(cgroup.Fd()), Attach: h.at, QueryFlags: unix.BPF_F_QUERY_EFFECTIVE}
+	got, err := link.QueryPrograms(query)
+	// Their number is asked for first: ENOSPC says that others have attached one since.
+	for tries := 0; errors.Is(err, unix.ENOSPC) && tries < 10; tries++ {
+		got, err = link.QueryPrograms(query)
+	}
 	if err != nil {
 		return fmt.Errorf("query programs of cgroup %s: %w", cgroup.Name(), err)
 	}

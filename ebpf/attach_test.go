@@ -1,10 +1,14 @@
 package ebpf
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -46,4 +50,47 @@ func FuzzCgroupMounts(f *testing.F) {
 			t.Errorf("an empty mount of %q", mountinfo)
 		}
 	})
+}
+
+// TestOthersMayAttachWhileWeLook attaches and detaches a program above the
+// cgroup that is looked at.
+func TestOthersMayAttachWhileWeLook(t *testing.T) {
+	b := newBed(t)
+	above := b.cfg.Cgroup
+	b.cfg.Cgroup = filepath.Join(above, "below")
+	if err := os.Mkdir(b.cfg.Cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := b.open(t)
+	h := hook{bpfProgConnect4, ebpf.AttachCGroupInet4Connect, true}
+	program := d.objs.programs[h.name]
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			l, err := link.AttachCgroup(link.CgroupOptions{Path: above, Attach: h.at, Program: program})
+			if err == nil {
+				err = l.Close()
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 500 {
+		if err := proveEffective(h, program, d.cgroup); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
