@@ -31,6 +31,7 @@ func features() []feature {
 		{"an IPv4 VIP from an IPv6 socket", all, mapped},
 		{"weights", all, weights},
 		{"refused at once without backends", all, refused},
+		{"unhealthy backends where there are no others", all, unhealthy},
 		{"the backend sees the client's address", all, ownAddress},
 		{"affinity", all, affinity},
 		{"affinity of each cgroup by itself", ebpf, cgroupAffinity},
@@ -146,6 +147,17 @@ func refused(w *world) error {
 	}
 	_, err := w.ask(w.node, vip4.Addr)
 	return disagree(errors.Is(err, unix.ECONNREFUSED), "connect: %v", err)
+}
+
+func unhealthy(w *world) error {
+	ill, well := w.backend(awayAddr.Addr()), w.backend(awayAddr.Addr())
+	ill.State, well.State = vip.Unhealthy, vip.Up
+	if err := w.serve(vip4, 0, vip.Options{}, sorted(ill, well)...); err != nil {
+		return err
+	}
+	got, err := w.shares(vip4, 10)
+	return errors.Join(err, disagree(got[ill.Addr] == 0, "shares %v with one unhealthy", got),
+		w.serve(vip4, 0, vip.Options{}, ill), w.reaches(vip4, ill))
 }
 
 func ownAddress(w *world) error {

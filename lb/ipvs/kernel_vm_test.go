@@ -219,6 +219,11 @@ func TestOutsideDamageIsRepaired(t *testing.T) {
 		"the rules gone": func() {
 			b.host.Must(t, func() error { _, err := removeGuard(); return err })
 		},
+		"the settings changed": func() {
+			b.host.Must(t, func() error {
+				return errors.Join(os.WriteFile(setting("conntrack"), []byte("0"), 0), os.WriteFile(setting("expire_nodest_conn"), []byte("0"), 0))
+			})
+		},
 		"nothing": func() {},
 	} {
 		damage()
@@ -229,6 +234,14 @@ func TestOutsideDamageIsRepaired(t *testing.T) {
 		if d.host.guard.err != nil {
 			t.Errorf("after %s: %v", name, d.host.guard.err)
 		}
+		b.host.Must(t, func() error {
+			for _, s := range []string{"conntrack", "expire_nodest_conn", "expire_quiescent_template", "conn_reuse_mode"} {
+				if got, err := os.ReadFile(setting(s)); err != nil || string(got) != "1\n" {
+					t.Errorf("after %s: %s is %q, %v", name, s, got, err)
+				}
+			}
+			return nil
+		})
 	}
 }
 

@@ -70,7 +70,7 @@ func openSpace(name, path string, cfg Config, log *zap.Logger) (*space, error) {
 	if path == "" {
 		s.guard = newGuard(ns, log)
 	}
-	if err := errors.Join(s.read(), inside(ns, func() error { return tune(path == "") })); err != nil {
+	if err := s.read(); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -116,13 +116,16 @@ func tune(host bool) error {
 		settings["conntrack"] = 1 // for the guard's rules to see where a connection meant to go
 	}
 	for name, value := range settings {
-		path := filepath.Join("/proc/sys/net/ipv4/vs", name)
+		path := setting(name)
 		if err := os.WriteFile(path, []byte(strconv.Itoa(value)), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("set %s: %w", path, err)
 		}
 	}
 	return nil
 }
+
+// setting returns the file of a setting, in the namespace of the calling thread.
+func setting(name string) string { return filepath.Join("/proc/sys/net/ipv4/vs", name) }
 
 func (s *space) close() {
 	if s.ipvs != nil {
@@ -273,8 +276,11 @@ func (s *space) perform(f vip.Frontend, e edit, old, new *service) error {
 	return s.ipvs.DelService(k)
 }
 
-// read takes what IPVS holds for the truth.
+// read takes what IPVS holds for the truth, and makes its settings ours.
 func (s *space) read() error {
+	if err := inside(s.ns, func() error { return tune(s.guard != nil) }); err != nil {
+		return err
+	}
 	all, err := s.ipvs.GetServices()
 	if err != nil {
 		return explain("read IPVS services", err)
