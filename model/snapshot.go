@@ -65,6 +65,15 @@ type Agent struct {
 	Zone     string // region/zone of its fault domain; empty where it has none
 }
 
+// FaultDomain returns what Agent.Zone is: region/zone, since zones are told apart
+// within a region only.
+func FaultDomain(region, zone string) string {
+	if region == "" && zone == "" {
+		return ""
+	}
+	return region + "/" + zone
+}
+
 // Hold is the waiting for an agent to register with a new leader. Once it has,
 // the Hold stays for some seconds, until all of its tasks can have been told of.
 type Hold struct {

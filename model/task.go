@@ -1,6 +1,11 @@
 package model
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // TaskKey identifies a task: task ids are unique only within a framework.
 type TaskKey struct {
@@ -60,9 +65,27 @@ type Address struct {
 	Network string
 }
 
+// ParseAddress reads an address in a network; ok is false for a text that is none.
+// CNI may report an IPv6 address with its prefix length, which is left out.
+func ParseAddress(text, network string) (_ Address, ok bool) {
+	text, _, _ = strings.Cut(text, "/")
+	a, err := netip.ParseAddr(text)
+	return Address{Addr: a.Unmap(), Network: network}, err == nil
+}
+
 // Label is one key and value as the user wrote them. Keys may repeat.
 type Label struct {
 	Key, Value string
+}
+
+// SortedLabels returns labels sorted by key, for schedulers that write them as an
+// object, the order of whose keys means nothing.
+func SortedLabels(m map[string]string) []Label {
+	var out []Label
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, Label{Key: k, Value: m[k]})
+	}
+	return out
 }
 
 // Discovery is what a task says of itself for service discovery.

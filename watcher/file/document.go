@@ -189,7 +189,7 @@ func (c *common) task(id string, addrs []string, agent string) (*model.Task, err
 	t := &model.Task{
 		Key:  model.TaskKey{FrameworkID: frameworkID(framework), ID: id},
 		Name: c.Name, Framework: framework, AgentID: "file", State: model.Running,
-		Labels: labels(c.Labels), Discovery: &model.Discovery{Name: c.Name},
+		Labels: model.SortedLabels(c.Labels), Discovery: &model.Discovery{Name: c.Name},
 	}
 	switch c.Health {
 	case "":
@@ -220,7 +220,7 @@ func (c *common) task(id string, addrs []string, agent string) (*model.Task, err
 
 func (c *common) setPorts(t *model.Task) error {
 	for i, p := range c.Ports {
-		d := model.DiscoveryPort{Number: p.Port, Name: p.Name, Protocol: p.Protocol, Labels: labels(p.Labels)}
+		d := model.DiscoveryPort{Number: p.Port, Name: p.Name, Protocol: p.Protocol, Labels: model.SortedLabels(p.Labels)}
 		if d.Protocol == "" {
 			d.Protocol = "tcp"
 		}

@@ -2,21 +2,11 @@ package file
 
 import (
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 
 	"waggle/model"
 )
-
-// labels sorts by key, since the order of a mapping means nothing.
-func labels(m map[string]string) []model.Label {
-	var out []model.Label
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, model.Label{Key: k, Value: m[k]})
-	}
-	return out
-}
 
 // snapshot returns what all files say together. A task that two entries
 // describe is what the first says. Whatever is as in old keeps its pointer.

@@ -2,7 +2,7 @@ package marathon
 
 import (
 	"encoding/json"
-	"net/netip"
+	"slices"
 	"strings"
 
 	"waggle/model"
@@ -141,18 +141,6 @@ type podContainer struct {
 	} `json:"conditions"`
 }
 
-// fieldError says which field of a document was wrong.
-type fieldError struct {
-	field, value string
-	err          error
-}
-
-// Error names the field and says what is wrong with it.
-func (e *fieldError) Error() string { return e.field + ": " + e.err.Error() }
-
-// Unwrap returns what is wrong, without the field.
-func (e *fieldError) Unwrap() error { return e.err }
-
 // unmarshal decodes raw as far as it can and returns what was wrong with it, of
 // the object id, whose fields are below path.
 func unmarshal(raw []byte, v any, id func() string, path string) []model.Problem {
@@ -171,9 +159,7 @@ func unmarshal(raw []byte, v any, id func() string, path string) []model.Problem
 // joined by dots.
 func reversed(path string) string {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
-	}
+	slices.Reverse(parts)
 	return strings.Join(parts, ".")
 }
 
@@ -182,9 +168,8 @@ func reversed(path string) string {
 func addresses(texts []string, network string) []model.Address {
 	var out []model.Address
 	for _, text := range texts {
-		text, _, _ = strings.Cut(text, "/") // CNI may write a prefix length
-		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, model.Address{Addr: a.Unmap(), Network: network})
+		if a, ok := model.ParseAddress(text, network); ok {
+			out = append(out, a)
 		}
 	}
 	return out

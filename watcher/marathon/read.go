@@ -48,7 +48,7 @@ func readApp(raw []byte) (*runSpec, error) {
 }
 
 func (t *taskDocument) instance(s *spec) instance {
-	i := instance{spec: s, id: t.ID, agentID: t.SlaveID, host: t.Host, zone: zone(t.Region, t.Zone), ports: t.Ports}
+	i := instance{spec: s, id: t.ID, agentID: t.SlaveID, host: t.Host, zone: model.FaultDomain(t.Region, t.Zone), ports: t.Ports}
 	switch {
 	case t.State != nil:
 		i.state = model.ParseTaskState(*t.State)
@@ -71,14 +71,6 @@ func (s *spec) network() string {
 		return s.networks[0]
 	}
 	return ""
-}
-
-// zone returns region/zone, as Mesos tells of agents.
-func zone(region, zone string) string {
-	if region == "" && zone == "" {
-		return ""
-	}
-	return region + "/" + zone
 }
 
 // verdict is healthy where every check has found the task alive. A check that
@@ -137,7 +129,7 @@ func readPod(raw []byte) (*runSpec, error) {
 
 func (c *podContainer) instance(s *spec, in *podInstance) instance {
 	i := instance{
-		spec: s, id: c.ContainerID, agentID: in.AgentID, host: in.AgentHostname, zone: zone(in.AgentRegion, in.AgentZone),
+		spec: s, id: c.ContainerID, agentID: in.AgentID, host: in.AgentHostname, zone: model.FaultDomain(in.AgentRegion, in.AgentZone),
 		state: model.ParseTaskState(c.Status), ready: true, spoken: true,
 	}
 	for _, n := range in.Networks {
@@ -169,7 +161,7 @@ func (c *podContainer) instance(s *spec, in *podInstance) instance {
 func path(id string) string { return "/" + strings.Trim(id, "/") }
 
 func nameless(kind string, problems []model.Problem) error {
-	err := error(&fieldError{"id", "", errors.New("missing or unreadable")})
+	err := errors.New("id: missing or unreadable")
 	for _, p := range problems {
 		err = fmt.Errorf("%w: %s", err, p.Error)
 	}

@@ -2,7 +2,6 @@ package marathon
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -48,7 +47,7 @@ type instance struct {
 
 // spec reads what the app's tasks have in common.
 func (a *appDocument) spec() *spec {
-	s := &spec{name: reversed(a.ID), discovery: reversed(a.ID), labels: labels(a.Labels), checks: len(a.HealthChecks)}
+	s := &spec{name: reversed(a.ID), discovery: reversed(a.ID), labels: model.SortedLabels(a.Labels), checks: len(a.HealthChecks)}
 	mode := a.mode()
 	s.host = mode == modeHost
 	for _, n := range a.networks() {
@@ -59,7 +58,7 @@ func (a *appDocument) spec() *spec {
 	if s.host {
 		for _, d := range a.definitions() {
 			s.ports = append(s.ports, port{
-				name: d.Name, protocols: protocols(d.Protocol), takes: true, service: servicePort(d.Port), labels: labels(d.Labels),
+				name: d.Name, protocols: protocols(d.Protocol), takes: true, service: servicePort(d.Port), labels: model.SortedLabels(d.Labels),
 			})
 		}
 		return s
@@ -67,7 +66,7 @@ func (a *appDocument) spec() *spec {
 	for _, m := range a.mappings() {
 		s.ports = append(s.ports, port{
 			name: m.Name, protocols: protocols(m.Protocol), number: m.ContainerPort, takes: m.HostPort != nil || mode == modeBridge,
-			service: servicePort(m.ServicePort), networks: m.NetworkNames, labels: labels(m.Labels),
+			service: servicePort(m.ServicePort), networks: m.NetworkNames, labels: model.SortedLabels(m.Labels),
 		})
 	}
 	return s
@@ -137,7 +136,7 @@ func (a *appDocument) definitions() []portDefinition {
 func (p *podDocument) specs() map[string]*spec {
 	out := map[string]*spec{}
 	for _, c := range p.Spec.Containers {
-		s := &spec{name: c.Name, discovery: reversed(p.ID), labels: labels(c.Labels)}
+		s := &spec{name: c.Name, discovery: reversed(p.ID), labels: model.SortedLabels(c.Labels)}
 		if len(c.HealthCheck) > 0 && string(c.HealthCheck) != "null" {
 			s.checks = 1
 		}
@@ -150,7 +149,7 @@ func (p *podDocument) specs() map[string]*spec {
 		for _, e := range c.Endpoints {
 			one := port{
 				name: e.Name, number: e.ContainerPort, takes: s.host || e.HostPort != nil,
-				networks: e.NetworkNames, labels: labels(e.Labels),
+				networks: e.NetworkNames, labels: model.SortedLabels(e.Labels),
 			}
 			if one.protocols = e.Protocol; len(one.protocols) == 0 {
 				one.protocols = protocols("")
@@ -240,13 +239,4 @@ func servicePort(n int64) uint16 {
 		return 0
 	}
 	return uint16(n)
-}
-
-// labels sorts by key, since the order of an object's keys means nothing.
-func labels(m map[string]string) []model.Label {
-	var out []model.Label
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, model.Label{Key: k, Value: m[k]})
-	}
-	return out
 }

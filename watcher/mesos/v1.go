@@ -1,7 +1,6 @@
 package mesos
 
 import (
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,13 +132,8 @@ type domain struct {
 	} `json:"fault_domain"`
 }
 
-// zone returns region/zone, since zones are told apart within a region only.
 func (d domain) zone() string {
-	f := d.FaultDomain
-	if f.Region.Name == "" && f.Zone.Name == "" {
-		return ""
-	}
-	return f.Region.Name + "/" + f.Zone.Name
+	return model.FaultDomain(d.FaultDomain.Region.Name, d.FaultDomain.Zone.Name)
 }
 
 type v1Framework struct {
@@ -231,10 +225,8 @@ func (s *containerStatus) addresses() []model.Address {
 			}
 		}
 		for _, text := range texts {
-			// CNI may report an IPv6 address with its prefix length.
-			text, _, _ = strings.Cut(text, "/")
-			if a, err := netip.ParseAddr(text); err == nil {
-				out = append(out, model.Address{Addr: a.Unmap(), Network: info.Name})
+			if a, ok := model.ParseAddress(text, info.Name); ok {
+				out = append(out, a)
 			}
 		}
 	}
