@@ -120,20 +120,19 @@ func (m *Merge) loop(ctx context.Context, publish func(*model.Snapshot)) error {
 
 // merged is what sources published, together.
 type merged struct {
-	parts []*model.Snapshot // by source; empty before it has published
-	adds  []bool            // by source: it is a Supplement that no longer stands in
-	later []bool            // by source: it will be
-	whole model.Snapshot
+	parts  []*model.Snapshot // by source; empty before it has published
+	adds   []bool            // by source: it is a Supplement
+	spoken bool              // the first has published: Supplements stand in no longer
+	whole  model.Snapshot
 }
 
 func newMerged(sources []Source) *merged {
 	w := &merged{
-		parts: make([]*model.Snapshot, len(sources)), adds: make([]bool, len(sources)), later: make([]bool, len(sources)),
-		whole: model.Snapshot{Partial: true},
+		parts: make([]*model.Snapshot, len(sources)), adds: make([]bool, len(sources)), whole: model.Snapshot{Partial: true},
 	}
 	for i, s := range sources {
 		w.parts[i] = &model.Snapshot{}
-		_, w.later[i] = s.(Supplement)
+		_, w.adds[i] = s.(Supplement)
 	}
 	return w
 }
@@ -145,12 +144,19 @@ func (w *merged) take(i int, s *model.Snapshot) {
 		return
 	}
 	w.put(i, s)
-	for j, later := range w.later {
-		if later && i == 0 && j > 0 {
-			stood := w.parts[j]
+	if i > 0 || w.spoken {
+		return
+	}
+	stood := slices.Clone(w.parts)
+	for j, adds := range w.adds {
+		if adds {
 			w.put(j, &model.Snapshot{})
-			w.adds[j], w.later[j] = true, false
-			w.put(j, stood)
+		}
+	}
+	w.spoken = true
+	for j, adds := range w.adds {
+		if adds {
+			w.put(j, stood[j])
 		}
 	}
 }
@@ -158,50 +164,45 @@ func (w *merged) take(i int, s *model.Snapshot) {
 func (w *merged) put(i int, s *model.Snapshot) {
 	old := w.parts[i]
 	w.parts[i] = s
-	w.putApps(i, old)
-	w.whole.Agents = together(w, w.whole.Agents, old, func(s *model.Snapshot) model.Groups[string, *model.Agent] { return s.Agents }, i)
-	w.whole.Frameworks = together(w, w.whole.Frameworks, old, func(s *model.Snapshot) model.Groups[string, *model.Framework] { return s.Frameworks }, i)
-	w.whole.Held = together(w, w.whole.Held, old, func(s *model.Snapshot) model.Groups[string, *model.Hold] { return s.Held }, i)
-}
-
-// putApps is together for apps, to which supplements add.
-func (w *merged) putApps(i int, old *model.Snapshot) {
-	before := w.whole.Apps
-	w.whole.Apps = together(w, before, old, func(s *model.Snapshot) model.Groups[model.AppKey, *model.App] { return s.Apps }, i)
-	edit := w.whole.Apps.Edit()
-	for c := range model.Diff(old.Apps, w.parts[i].Apps) {
-		app, ok := edit.Get(c.Key)
-		if !ok {
-			continue
-		}
-		all := app
-		for j, p := range w.parts {
-			if extra, ok := p.Apps.Get(c.Key); ok && w.adds[j] {
-				all = supplemented(all, extra)
-			}
-		}
-		if all != app { // else it is another's, and its pointer what it goes by
-			was, _ := before.Get(c.Key)
-			edit.Set(c.Key, all.Keep(was))
-		}
-	}
-	w.whole.Apps = edit.Groups()
+	w.whole.Apps = together(w, w.whole.Apps, old, func(s *model.Snapshot) model.Groups[model.AppKey, *model.App] { return s.Apps }, i, w.supplemented)
+	w.whole.Agents = together(w, w.whole.Agents, old, func(s *model.Snapshot) model.Groups[string, *model.Agent] { return s.Agents }, i, asItIs)
+	w.whole.Frameworks = together(w, w.whole.Frameworks, old, func(s *model.Snapshot) model.Groups[string, *model.Framework] { return s.Frameworks }, i, asItIs)
+	w.whole.Held = together(w, w.whole.Held, old, func(s *model.Snapshot) model.Groups[string, *model.Hold] { return s.Held }, i, asItIs)
 }
 
 // together returns whole with what changed of part i since old: of each key what
-// the first part says that has it.
-func together[K, V comparable](w *merged, whole model.Groups[K, V], old *model.Snapshot, of func(*model.Snapshot) model.Groups[K, V], i int) model.Groups[K, V] {
+// the first part says that has it, with more made of it. more is given what was
+// there before, too.
+func together[K, V comparable](w *merged, whole model.Groups[K, V], old *model.Snapshot, of func(*model.Snapshot) model.Groups[K, V], i int, more func(was, v V) V) model.Groups[K, V] {
 	edit := whole.Edit()
 	for c := range model.Diff(of(old), of(w.parts[i])) {
+		was, _ := edit.Get(c.Key)
 		edit.Delete(c.Key)
 		for j, p := range w.parts {
-			if v, ok := of(p).Get(c.Key); ok && !w.adds[j] {
-				edit.Set(c.Key, v)
+			if v, ok := of(p).Get(c.Key); ok && !(w.spoken && w.adds[j]) {
+				edit.Set(c.Key, more(was, v))
 				break
 			}
 		}
 	}
 	return edit.Groups()
+}
+
+func asItIs[V any](_, v V) V { return v }
+
+// supplemented returns app with what Supplements add to it: was itself where that
+// says the same, and app itself where they add nothing.
+func (w *merged) supplemented(was, app *model.App) *model.App {
+	all := app
+	for j, p := range w.parts {
+		if extra, ok := p.Apps.Get(app.Key); ok && w.spoken && w.adds[j] {
+			all = supplemented(all, extra)
+		}
+	}
+	if all == app { // it is another's, and its pointer what it goes by
+		return app
+	}
+	return all.Keep(was)
 }
 
 // snapshot returns the whole as it is now.

@@ -286,7 +286,7 @@ func TestSupplementRandomWalk(t *testing.T) {
 			w.take(i, &model.Snapshot{Apps: edit.Groups()})
 			fresh := newMerged(sources)
 			for j := range w.parts {
-				if j != 0 || !w.later[2] { // the first has spoken
+				if j != 0 || w.spoken {
 					fresh.take(j, w.parts[j])
 				}
 			}
