@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -17,6 +18,11 @@ const (
 // Lookup returns the addresses of a host name. It must not ask this daemon, which
 // may be the node's resolver.
 type Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+
+// SystemLookup asks the system's resolver.
+func SystemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
 
 // LookupAll asks for each host once, some at a time, however many wait for it, and returns
 // addresses by id. What cannot be found is left out.

@@ -186,6 +186,7 @@ type aliveReader struct {
 	alive func()
 }
 
+// Read implements io.Reader.
 func (a *aliveReader) Read(p []byte) (int, error) {
 	n, err := a.Reader.Read(p)
 	a.alive()

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"waggle/watcher"
 )
 
 type metrics struct {
@@ -20,15 +22,8 @@ type metrics struct {
 // Marathon was last heard, zero before.
 func newMetrics(reg prometheus.Registerer, last func() time.Time) *metrics {
 	f := promauto.With(reg)
-	start := time.Now()
-	f.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "waggle_marathon_age_seconds", Help: "Time since Marathon was last heard, heartbeats included; since the start before the first.",
-	}, func() float64 {
-		if at := last(); !at.IsZero() {
-			return time.Since(at).Seconds()
-		}
-		return time.Since(start).Seconds()
-	})
+	watcher.AgeGauge(f, "waggle_marathon_age_seconds",
+		"Time since Marathon was last heard, heartbeats included; since the start before the first.", last)
 	return &metrics{
 		events: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "waggle_marathon_events_total", Help: "Events received, by type."}, []string{"type"}),

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"net/url"
 	"sync"
@@ -63,9 +61,7 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error
 		s.hosts = append(s.hosts, h.URL)
 	}
 	if s.cfg.Resolve == nil {
-		s.cfg.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		s.cfg.Resolve = watcher.SystemLookup
 	}
 	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
 	return s, nil
@@ -110,19 +106,12 @@ func (s *Source) Run(ctx context.Context, publish func(*model.Snapshot)) error {
 		if !followed && n%len(s.hosts) != len(s.hosts)-1 {
 			continue // another may be better off
 		}
-		wait := time.NewTimer(spread(backoff))
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return ctx.Err()
-		case <-wait.C:
+		if err := watcher.Pause(ctx, backoff, nil); err != nil {
+			return err
 		}
 		backoff = min(2*backoff, s.cfg.MaxBackoff)
 	}
 }
-
-// spread returns half of d to d: not all nodes must come at once.
-func spread(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // follow subscribes to events, reads everything and then whatever events say has
 // changed, until one of that fails. It reports whether everything was read.
@@ -164,7 +153,7 @@ const lookupRetry = 30 * time.Second
 
 // keepUp reads again what has changed, and everything now and then.
 func (s *Source) keepUp(ctx context.Context, c *client, news *news, every time.Duration, wg *sync.WaitGroup) error {
-	resync := time.NewTimer(spread(every))
+	resync := time.NewTimer(watcher.Spread(every))
 	defer resync.Stop()
 	retry := time.NewTicker(lookupRetry)
 	defer retry.Stop()
@@ -185,7 +174,7 @@ func (s *Source) keepUp(ctx context.Context, c *client, news *news, every time.D
 			}
 			continue
 		case <-resync.C:
-			resync.Reset(spread(every))
+			resync.Reset(watcher.Spread(every))
 			err = s.readAll(ctx, c)
 		case <-news.more:
 			if paths, all := news.take(); all || len(paths) > manyPaths {

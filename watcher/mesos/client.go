@@ -2,7 +2,6 @@ package mesos
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,61 +10,16 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"time"
+
+	"waggle/watcher/transport"
 )
 
 // maxHops bounds how often a request is sent on to another master.
 const maxHops = 3
 
-// resolve looks a host name up.
-type resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-
-// client speaks HTTP to masters. It follows redirects itself: net/http would
-// drop credentials and, for a body it cannot rewind, hand the redirect back.
+// client speaks HTTP to masters.
 type client struct {
-	http *http.Client
-}
-
-func newClient(cfg Config) *client {
-	dialer := &net.Dialer{
-		Timeout:   cfg.DialTimeout,
-		KeepAlive: 15 * time.Second,
-	}
-	return &client{&http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			// The node's resolver is waggle; masters are looked up past it.
-			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				return dial(ctx, dialer, cfg.Resolve, network, addr)
-			},
-			TLSHandshakeTimeout:   cfg.DialTimeout,
-			ResponseHeaderTimeout: cfg.FirstByte,
-			DisableKeepAlives:     true,
-			DisableCompression:    true, // streams never are
-		},
-	}}
-}
-
-func dial(ctx context.Context, d *net.Dialer, lookup resolve, network, addr string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	addrs := make([]netip.Addr, 1)
-	if addrs[0], err = netip.ParseAddr(host); err != nil {
-		if addrs, err = lookup(ctx, host); err != nil {
-			return nil, err
-		}
-	}
-	errs := []error{fmt.Errorf("no address of %s answers", host)}
-	for _, a := range addrs {
-		c, err := d.DialContext(ctx, network, net.JoinHostPort(a.String(), port))
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(errs...)
+	http *transport.Client
 }
 
 // masterURL reads a configured master: host:port, or http(s)://host:port.
@@ -117,7 +71,7 @@ func (c *client) ask(ctx context.Context, master *url.URL, method, path, body st
 			return &answer{body, at, peer}, nil
 		}
 		said := reason(resp)
-		if !isRedirect(resp.StatusCode) {
+		if !transport.IsRedirect(resp.StatusCode) {
 			return nil, fmt.Errorf("ask %s: %w", at.Host, &statusError{resp.StatusCode, resp.Status + said})
 		}
 		// Scheme-relative: "//host:port/api/v1", or without a path.
@@ -162,14 +116,6 @@ func (c *client) do(ctx context.Context, method string, to *url.URL, body string
 		return nil, peer, err
 	}
 	return resp, peer, nil
-}
-
-func isRedirect(code int) bool {
-	switch code {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return true
-	}
-	return false
 }
 
 // isJSON refuses an answer of another kind, a proxy's page say.

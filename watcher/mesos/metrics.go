@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"waggle/watcher"
 )
 
 type metrics struct {
@@ -33,15 +35,8 @@ func newMetrics(reg prometheus.Registerer, last func() time.Time) *metrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return f.NewGauge(prometheus.GaugeOpts{Name: "waggle_mesos_" + name, Help: help})
 	}
-	start := time.Now()
-	f.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "waggle_mesos_age_seconds", Help: "Time since the last event, heartbeats included; since the start before the first.",
-	}, func() float64 {
-		if at := last(); !at.IsZero() {
-			return time.Since(at).Seconds()
-		}
-		return time.Since(start).Seconds()
-	})
+	watcher.AgeGauge(f, "waggle_mesos_age_seconds",
+		"Time since the last event, heartbeats included; since the start before the first.", last)
 	return &metrics{
 		events: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "waggle_mesos_events_total", Help: "Events received and taken, by type."}, []string{"type"}),

@@ -12,6 +12,8 @@ import (
 	"slices"
 
 	"go.uber.org/zap"
+
+	"waggle/watcher"
 )
 
 // Poll says when a master is asked for its whole state again and again, in place
@@ -65,7 +67,7 @@ func (s *Source) poll(ctx context.Context, master *url.URL, why error) (followed
 		if n == 1 {
 			s.log.Info("asking for the state again and again", zap.Stringer("leader", from.peer), zap.NamedError("no stream", why))
 		}
-		if err := pause(ctx, s.cfg.PollInterval*4/3, news); err != nil {
+		if err := watcher.Pause(ctx, s.cfg.PollInterval*4/3, news); err != nil {
 			return true, err
 		}
 		if !s.masters.leads(from.at.Host, from.peer) {

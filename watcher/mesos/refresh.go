@@ -8,13 +8,15 @@ import (
 	"net/url"
 
 	"go.uber.org/zap"
+
+	"waggle/watcher"
 )
 
 // refreshAgents asks for the agents now and then while a stream lasts: one that
 // registers again where its master still knows it may have another address or
 // port, and no event says so.
 func (s *Source) refreshAgents(ctx context.Context, master *url.URL, w *world) {
-	for pause(ctx, s.cfg.AgentsEvery, nil) == nil {
+	for watcher.Pause(ctx, s.cfg.AgentsEvery, nil) == nil {
 		s.turn.Lock()
 		told := w.agentsTold
 		s.turn.Unlock()

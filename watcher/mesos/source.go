@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -18,6 +16,7 @@ import (
 
 	"waggle/model"
 	"waggle/watcher"
+	"waggle/watcher/transport"
 	"waggle/watcher/zk"
 )
 
@@ -141,9 +140,7 @@ var _ watcher.Source = (*Source)(nil)
 // reg may be nil.
 func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error) {
 	if cfg.Resolve == nil {
-		cfg.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		cfg.Resolve = watcher.SystemLookup
 	}
 	s := &Source{cfg: cfg, log: log, lookup: make(chan struct{}, 1), last: &model.Snapshot{}}
 	var configured []*url.URL
@@ -162,7 +159,12 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error
 	if !slices.Contains(Polls(), string(cfg.Poll)) {
 		return nil, fmt.Errorf("poll %q is none of %v", cfg.Poll, Polls())
 	}
-	s.client = newClient(cfg)
+	asks := transport.Config{Name: "mesos", Resolve: cfg.Resolve, DialTimeout: cfg.DialTimeout, FirstByte: cfg.FirstByte}
+	by, err := transport.New(asks, log, reg)
+	if err != nil {
+		return nil, err
+	}
+	s.client = &client{by}
 	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
 	return s, nil
 }
@@ -234,31 +236,19 @@ func (s *Source) follow(ctx context.Context) error {
 		if followed := s.round(ctx, &next); followed {
 			backoff = s.cfg.MinBackoff
 		}
-		if err := pause(ctx, backoff, news); err != nil {
+		if err := watcher.Pause(ctx, backoff, news); err != nil {
 			return err
 		}
 		backoff = min(2*backoff, s.cfg.MaxBackoff)
 		select {
 		case <-news: // ask the new leader first, and soon, but not all nodes at once
 			next, backoff = 0, s.cfg.MinBackoff
-			if err := pause(ctx, backoff, nil); err != nil {
+			if err := watcher.Pause(ctx, backoff, nil); err != nil {
 				return err
 			}
 		default:
 		}
 	}
-}
-
-// pause waits for half of d to d, or for news.
-func pause(ctx context.Context, d time.Duration, news <-chan struct{}) error {
-	wait := time.NewTimer(d/2 + rand.N(d/2+1))
-	defer wait.Stop()
-	select {
-	case <-ctx.Done():
-	case <-news:
-	case <-wait.C:
-	}
-	return ctx.Err()
 }
 
 // round asks each master once, from *next on, until one led to a stream that
