@@ -66,10 +66,7 @@ func joined(t *testing.T) (*testnet.Namespace, []netip.AddrPort) {
 // byIPVS makes VIPs in the namespace that lead to dests.
 func byIPVS(t *testing.T, node *testnet.Namespace, dests []netip.AddrPort) (vips []netip.AddrPort) {
 	t.Helper()
-	var list []lb.Backend
-	for _, d := range dests {
-		list = append(list, lb.Backend{Addr: d, Weight: 1})
-	}
+	list := alike(dests)
 	services := model.Groups[vip.Frontend, *lb.Service]{}.Edit()
 	for i := range vmVIPs {
 		f := vip.Frontend{Addr: numbered(i), Proto: model.TCP}

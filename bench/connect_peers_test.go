@@ -172,10 +172,7 @@ func balance(t *testing.T, n int, dests []netip.AddrPort, choice lb.Choice) (cgr
 			t.Error(errors.Join(err, unload))
 		}
 	})
-	var list []lb.Backend
-	for _, d := range dests {
-		list = append(list, lb.Backend{Addr: d, Weight: 1})
-	}
+	list := alike(dests)
 	services := model.Groups[vip.Frontend, *lb.Service]{}.Edit()
 	for i := range n {
 		f := vip.Frontend{Addr: numbered(i), Proto: model.TCP}
@@ -188,6 +185,14 @@ func balance(t *testing.T, n int, dests []netip.AddrPort, choice lb.Choice) (cgr
 		vips = append(vips, numbered(n-1-i))
 	}
 	return cfg.Cgroup, vips
+}
+
+// alike are backends of one weight.
+func alike(dests []netip.AddrPort) (list []lb.Backend) {
+	for _, d := range dests {
+		list = append(list, lb.Backend{Addr: d, Weight: 1})
+	}
+	return list
 }
 
 // command runs a program inside ns with a text as its input.

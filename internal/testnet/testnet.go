@@ -4,6 +4,7 @@
 package testnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -213,11 +214,21 @@ func (n *Namespace) Default(tb testing.TB, gateway netip.Addr) {
 // back what it receives. Port 0 picks a free one; the result has it.
 func (n *Namespace) Echo(tb testing.TB, addr netip.AddrPort) netip.AddrPort {
 	tb.Helper()
+	return n.Serve(tb, addr, func(c net.Conn) {
+		_, _ = io.Copy(c, c) // a client may go away at any moment
+	})
+}
+
+// Serve is Echo with another answer. The connection is closed when handle
+// returns, and when the test ends.
+func (n *Namespace) Serve(tb testing.TB, addr netip.AddrPort, handle func(c net.Conn)) netip.AddrPort {
+	tb.Helper()
 	var l net.Listener
 	n.Must(tb, func() (err error) {
 		l, err = net.Listen("tcp", addr.String())
 		return err
 	})
+	over, end := context.WithCancel(context.Background())
 	var conns sync.WaitGroup
 	conns.Go(func() {
 		for {
@@ -227,11 +238,13 @@ func (n *Namespace) Echo(tb testing.TB, addr netip.AddrPort) netip.AddrPort {
 			}
 			conns.Go(func() {
 				defer c.Close()
-				_, _ = io.Copy(c, c) // a client may go away at any moment
+				defer context.AfterFunc(over, func() { c.Close() })()
+				handle(c)
 			})
 		}
 	})
 	tb.Cleanup(func() {
+		end()
 		l.Close()
 		conns.Wait()
 	})

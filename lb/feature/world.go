@@ -2,7 +2,6 @@ package feature
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -95,29 +93,11 @@ func (w *world) serve(f vip.Frontend, after time.Duration, o vip.Options, backen
 // and its own, and then what it says.
 func (w *world) backend(addr netip.Addr) vip.Backend {
 	w.Helper()
-	var l net.Listener
-	w.away.Must(w, func() (err error) {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
-		return err
+	at := w.away.Serve(w, netip.AddrPortFrom(addr, 0), func(c net.Conn) {
+		fmt.Fprintf(c, "%s %s\n", c.LocalAddr(), c.RemoteAddr())
+		_, _ = io.Copy(c, c) // a client may go at any time
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wait.Go(func() {
-				defer c.Close()
-				defer context.AfterFunc(ctx, func() { c.Close() })()
-				fmt.Fprintf(c, "%s %s\n", l.Addr(), c.RemoteAddr())
-				_, _ = io.Copy(c, c) // a client may go at any time
-			})
-		}
-	})
-	w.Cleanup(func() { cancel(); l.Close(); wait.Wait() })
-	return vip.Backend{Addr: netip.MustParseAddrPort(l.Addr().String()), Weight: 1}
+	return vip.Backend{Addr: at, Weight: 1}
 }
 
 // conn is a connection to a backend.

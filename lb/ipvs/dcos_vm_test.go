@@ -324,22 +324,17 @@ func (b *bed) others(t *testing.T) (state func() []string) {
 
 // masqueradeAll is the rule of DC/OS, as nft(8) writes it:
 //
-//	table ip nat { chain POSTROUTING { type nat hook postrouting priority srcnat; oifname "minuteman" masquerade } }
+//	table ip nat { chain translate { type nat hook postrouting priority srcnat; oifname "minuteman" masquerade } }
 func masqueradeAll() error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "nat"})
-	chain := c.AddChain(&nftables.Chain{
-		Name: "POSTROUTING", Table: t, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
+	translate(c, "nat", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: append([]byte("minuteman"), make([]byte, 7)...)},
 		&expr.Masq{},
-	}})
+	)
 	return c.Flush()
 }
 

@@ -73,25 +73,9 @@ func (b *bed) open(t *testing.T, cfg Config) *Dataplane {
 // named serves its own name to each connection.
 func (b *bed) named(t *testing.T, ns *testnet.Namespace, addr string) netip.AddrPort {
 	t.Helper()
-	var l net.Listener
-	ns.Must(t, func() (err error) {
-		l, err = net.Listen("tcp", addr)
-		return err
+	return ns.Serve(t, netip.MustParseAddrPort(addr), func(c net.Conn) {
+		fmt.Fprintf(c, "%s from %s\n", c.LocalAddr(), c.RemoteAddr())
 	})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprintf(c, "%s from %s\n", l.Addr(), c.RemoteAddr())
-			c.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	return netip.MustParseAddrPort(l.Addr().String())
 }
 
 // ask connects from ns and returns what it is told.

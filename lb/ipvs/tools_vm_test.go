@@ -22,12 +22,8 @@ func mapPort(port uint16, to netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "runtime"})
-	chain := c.AddChain(&nftables.Chain{
-		Name: "output", Table: t, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
-	})
-	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
+	translate(c, "runtime", nftables.ChainHookOutput, nftables.ChainPriorityNATDest,
+
 		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -35,6 +31,13 @@ func mapPort(port uint16, to netip.AddrPort) error {
 		&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
 		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(to.Port())},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
-	}})
+	)
 	return c.Flush()
+}
+
+// translate adds a table of IPv4 with one chain of nat and one rule.
+func translate(c *nftables.Conn, table string, hook *nftables.ChainHook, priority *nftables.ChainPriority, rule ...expr.Any) {
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: table})
+	chain := c.AddChain(&nftables.Chain{Name: "translate", Table: t, Type: nftables.ChainTypeNAT, Hooknum: hook, Priority: priority})
+	c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: rule})
 }
