@@ -70,11 +70,18 @@ type cost struct {
 // measure reads a picture of n tasks as a Source does.
 func measure(tb testing.TB, n int) cost {
 	tb.Helper()
+	h := newHeir(tb)
+	return h.measure(n, false)
+}
+
+// measure reads a picture of n tasks, beside the one before where it comes again.
+func (h *heir) measure(n int, again bool) cost {
+	h.tb.Helper()
+	old := h.world
 	runtime.GC() // twice, for what other tests left with finalizers
 	runtime.GC()
 	before := heap()
 	in := &counter{r: bigState(n)}
-	p := newPlayer(tb)
 	stop, peak := make(chan struct{}), make(chan int64)
 	go func() {
 		tick := time.NewTicker(time.Millisecond)
@@ -90,21 +97,24 @@ func measure(tb testing.TB, n int) cost {
 			}
 		}
 	}()
-	restore := frugally()
-	err := p.one(in, p.handler.plan())
-	s := p.world.snapshot()
+	restore := frugally(again)
+	err := h.one(in, h.handler.plan())
+	if again {
+		h.world.adopt(old, patience, false)
+	}
+	h.snapshot()
 	restore()
 	close(stop)
 	c := cost{peak: <-peak - before, read: in.n}
 	if err != nil {
-		tb.Fatal(err)
+		h.tb.Fatal(err)
 	}
 	runtime.GC()
 	c.kept = heap() - before
-	if got := p.world.tasks.len(); got != n || s.Apps.Len() != n/10 {
-		tb.Fatalf("%d tasks and %d apps, want %d tasks", got, s.Apps.Len(), n)
+	if got := h.world.tasks.len(); got != n || h.last.Apps.Len() != n/10 {
+		h.tb.Fatalf("%d tasks and %d apps, want %d tasks", got, h.last.Apps.Len(), n)
 	}
-	runtime.KeepAlive([]any{p, s})
+	runtime.KeepAlive([]any{h, old})
 	return c
 }
 
@@ -117,19 +127,27 @@ func heap() int64 {
 
 // TestAPictureIsReadInLittleMemory is the promise for large clusters: 100 000
 // tasks, 280 MB of JSON, need no more than 64 MB of heap, what is kept and what is
-// garbage together.
+// garbage together. A second picture needs no more beside the first.
 func TestAPictureIsReadInLittleMemory(t *testing.T) {
 	n, limit := 100_000, int64(64<<20)
 	if raceEnabled || testing.Short() {
 		n, limit = n/10, limit/10+2<<20
 	}
-	c := measure(t, n)
-	for tries := 0; c.peak > limit && tries < 2; tries++ {
-		c = measure(t, n) // a busy machine may have kept the collector waiting
-	}
-	t.Logf("%d tasks, %d MB of JSON: %.1f MB kept, %.1f MB at most", n, c.read>>20, float64(c.kept)/(1<<20), float64(c.peak)/(1<<20))
-	if c.peak > limit {
-		t.Errorf("%d bytes kept, %d at most", c.kept, c.peak)
+	for _, again := range []bool{false, true} {
+		var c cost
+		for range 3 { // a busy machine may keep the collector waiting
+			h := newHeir(t)
+			if again {
+				h.measure(n, false)
+			}
+			if c = h.measure(n, again); c.peak <= limit {
+				break
+			}
+		}
+		t.Logf("again %t: %d tasks, %d MB of JSON: %.1f MB kept, %.1f MB at most", again, n, c.read>>20, float64(c.kept)/(1<<20), float64(c.peak)/(1<<20))
+		if c.peak > limit {
+			t.Errorf("again %t: %d bytes kept, %d at most", again, c.kept, c.peak)
+		}
 	}
 }
 

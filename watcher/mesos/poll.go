@@ -91,7 +91,7 @@ func (s *Source) pollOnce(ctx context.Context, master *url.URL) (*answer, error)
 		return nil, err
 	}
 	defer a.body.Close()
-	defer frugally()()
+	defer frugally(s.Status().Leader != "")()
 	s.turn.Lock()
 	w := newWorld(s.last)
 	s.turn.Unlock()

@@ -181,7 +181,7 @@ func (st *subscription) run(body io.Reader) error {
 // that nobody else sees until it is complete. A heartbeat may come before it
 // (Mesos 1.5.0).
 func (st *subscription) takePicture(r *recordReader) error {
-	defer frugally()()
+	defer frugally(st.source.Status().Leader != "")()
 	st.scanner.reset(r)
 	err := errors.Join(st.handler.read(st.scanner, st.plan), st.broken)
 	if err == nil && st.world == nil && st.kind == "SUBSCRIBED" {
