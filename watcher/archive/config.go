@@ -10,8 +10,8 @@ type Config struct {
 	// Every is the least time between two writes. What was published less than
 	// that before a crash is not known after it.
 	Every time.Duration
-	// Rest is how many times as long as a write took the next one waits at
-	// least: with 50 writing takes 2 % of a core at most, however large the
+	// Rest is how many times as long as the work of a write took, without waiting
+	// for the disk, the next one waits at least: with 50 writing takes 2 % of a core at most, however large the
 	// cluster is. 100 000 tasks take 0.2 s, hence wait 10 s.
 	Rest int
 }

@@ -175,8 +175,9 @@ func (s *Source) write(ctx context.Context) error {
 			return ctx.Err()
 		case <-s.dirty:
 		}
-		took := s.save()
-		rest := time.NewTimer(max(s.cfg.Every, time.Duration(s.cfg.Rest)*took))
+		busy, took := s.save()
+		// A disk that is slow to say that it has everything keeps nobody busy.
+		rest := time.NewTimer(max(s.cfg.Every, time.Duration(s.cfg.Rest)*busy, 2*took))
 		select {
 		case <-ctx.Done():
 		case <-rest.C:
@@ -185,11 +186,12 @@ func (s *Source) write(ctx context.Context) error {
 	}
 }
 
-// save writes the newest Snapshot and returns how long that took.
-func (s *Source) save() time.Duration {
+// save writes the newest Snapshot and returns how long that took, and how much of
+// it was work.
+func (s *Source) save() (busy, took time.Duration) {
 	start := time.Now()
-	size, err := s.replace(s.newest.Load())
-	took := time.Since(start)
+	size, busy, err := s.replace(s.newest.Load())
+	took = time.Since(start)
 	s.metrics.writes.Inc()
 	s.metrics.seconds.Add(took.Seconds())
 	before := s.Status().Err
@@ -207,20 +209,22 @@ func (s *Source) save() time.Duration {
 			st.Written = start
 		}
 	})
-	return took
+	return busy, took
 }
 
 // replace puts p where the last Snapshot was, wholly or not at all: it is on the
 // disk before it has the name.
-func (s *Source) replace(p *publication) (size int64, err error) {
+func (s *Source) replace(p *publication) (size int64, busy time.Duration, err error) {
 	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	f, err := os.OpenFile(s.path()+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	start := time.Now()
 	err = encode(f, p.snapshot, p.at)
+	busy = time.Since(start)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -231,9 +235,9 @@ func (s *Source) replace(p *publication) (size int64, err error) {
 		err = os.Rename(f.Name(), s.path())
 	}
 	if err != nil {
-		return 0, errors.Join(err, os.Remove(f.Name()))
+		return 0, busy, errors.Join(err, os.Remove(f.Name()))
 	}
-	return size, syncDir(s.cfg.Dir)
+	return size, busy, syncDir(s.cfg.Dir)
 }
 
 // syncDir makes a rename in dir last.
