@@ -91,7 +91,7 @@ func (c *testCluster) join() {
 func (c *testCluster) elect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deafenLocked()
+	c.deafenLocked(underWay)
 	c.lead = c.masters[0].Master
 	for _, m := range c.masters[1:] {
 		m.Redirect(c.masters[0].addr.String())
@@ -101,17 +101,20 @@ func (c *testCluster) elect() {
 	c.lead.SetAnswer(nil)
 }
 
-// deafen notes that what was just told may have got lost.
-func (c *testCluster) deafen() {
+// underWay is how long something that was told may still be on its way.
+const underWay = time.Second
+
+// deafen notes that what was told so lately may have got lost.
+func (c *testCluster) deafen(lately time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deafenLocked()
+	c.deafenLocked(lately)
 }
 
-func (c *testCluster) deafenLocked() {
+func (c *testCluster) deafenLocked(lately time.Duration) {
 	c.deaf, c.fault = true, true
 	for i := range c.apps {
-		if time.Since(c.apps[i].told) < time.Second {
+		if time.Since(c.apps[i].told) < lately {
 			c.apps[i].told = time.Time{}
 		}
 	}

@@ -190,19 +190,23 @@ func (f *faultTest) faults() []fault {
 		{"the leader sends objects that make no sense", f.nonsense, nothing},
 		{"the leader refuses", func() { f.answer(func(m *mesostest.Master) { m.Refuse(503, "Master has not finished recovery") }) }, f.elect},
 		{"the leader hangs", func() { f.answer(func(m *mesostest.Master) { m.SetAnswer(http.HandlerFunc(hang)) }) }, func() { f.elect(); close(woken) }},
-		{"the stream breaks", func() { f.deafen(); f.masters[0].Cut() }, nothing},
+		{"the stream breaks", func() { f.deafen(underWay); f.masters[0].Cut() }, nothing},
 	}
 }
 
+// onDisk is how long after it was told something is on the disk, at the latest:
+// it is written once a second, and a disk takes its time.
+const onDisk = 3 * time.Second
+
 func (f *faultTest) killDaemon() {
+	f.deafen(onDisk)
 	f.mu.Lock()
 	for i := range f.seen { // what may not be on the disk yet has to be told again
-		if told := f.fact(i).told; told.IsZero() || time.Since(told) < 5*time.Second {
+		if f.fact(i).told.IsZero() {
 			f.seen[i] = sight{}
 		}
 	}
 	f.mu.Unlock()
-	f.deafen()
 	f.killed = true
 	f.daemon.stop(f.t, syscall.SIGKILL)
 	f.masters[0].Cut()
@@ -218,7 +222,7 @@ func (f *faultTest) dethrone(dies bool) {
 	f.masters = f.masters[1:]
 	old.session.Close()
 	if dies {
-		f.deafen()
+		f.deafen(underWay)
 		old.Close()
 	}
 	f.elect()
@@ -230,7 +234,7 @@ func (f *faultTest) dethrone(dies bool) {
 }
 
 func (f *faultTest) mute(on bool) {
-	f.deafen()
+	f.deafen(underWay)
 	f.testCluster.mu.Lock()
 	f.muted = on
 	f.testCluster.mu.Unlock()
@@ -250,7 +254,7 @@ func (f *faultTest) mend() {
 }
 
 func (f *faultTest) garbage() {
-	f.deafen()
+	f.deafen(underWay)
 	junk := make([]byte, 1+f.rnd.IntN(5000))
 	for i := range junk {
 		junk[i] = byte(f.rnd.Uint32())
@@ -272,7 +276,7 @@ func (f *faultTest) nonsense() {
 }
 
 func (f *faultTest) answer(set func(*mesostest.Master)) {
-	f.deafen()
+	f.deafen(underWay)
 	set(f.masters[0].Master)
 	f.masters[0].Cut()
 }
