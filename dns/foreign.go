@@ -2,34 +2,37 @@ package dns
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
+	"waggle/dns/guard"
 	"waggle/dns/wire"
 )
 
 // Forwarder answers queries about names that no zone of ours has. Both methods
-// are called from many goroutines. Cached appends the answer to packet to dst if
-// it can without waiting. Resolve calls reply once, at once or later, and needs
-// packet only until it returns; reply does not wait for anything.
+// are called from many goroutines and wait for nothing. Cached appends the answer
+// to packet to dst if it has one. Resolve calls reply once, at once or later, and
+// needs packet until then; reply does not wait for anything.
 type Forwarder interface {
 	Cached(dst, packet []byte, tcp bool) ([]byte, bool)
 	Resolve(packet []byte, client netip.Addr, tcp bool, reply func([]byte))
 }
 
 // foreign answers a usual query about a name that is not ours: from what is
-// remembered, with a refusal where nobody is asked, or nil for later.
-func (r *responder) foreign(room, packet []byte) (reply []byte, rcode, zone int) {
+// remembered, or with a refusal where nobody is asked.
+func (r *responder) foreign(room, packet []byte) ([]byte, wire.Outcome) {
 	f := r.s.cfg.Forward
 	if f == nil {
-		return r.query.Refuse(room, packet, dns.RcodeRefused), dns.RcodeRefused, 0
+		return r.query.Refuse(room, packet, dns.RcodeRefused), noZone(dns.RcodeRefused)
 	}
 	if out, ok := f.Cached(room[:0], packet, r.tally.proto == protoTCP); ok {
-		return out, int(out[3] & 0xf), 0
+		return out, noZone(out[3] & 0xf)
 	}
-	return nil, 0, 0
+	return nil, wire.Outcome{Verdict: wire.Foreign, Domain: -1}
 }
 
 // forwards reports whether packet, which could not be answered at once, is for
@@ -52,7 +55,7 @@ func (s *Server) forwards(packet []byte) bool {
 	if q == nil || rcode != dns.RcodeSuccess || len(q.Question) != 1 || q.Question[0].Qclass != dns.ClassINET {
 		return false
 	}
-	if opt := q.IsEdns0(); opt != nil && opt.Version() != 0 {
+	if opt := q.IsEdns0(); opt != nil && opt.Version() != 0 || s.badCookie(packet) {
 		return false
 	}
 	switch q.Question[0].Qtype {
@@ -62,21 +65,92 @@ func (s *Server) forwards(packet []byte) bool {
 	return z.foreign(strings.ToLower(q.Question[0].Name))
 }
 
+// badCookie reports whether packet has a cookie that no server takes.
+func (s *Server) badCookie(packet []byte) bool {
+	e, _ := findEDNS(packet)
+	data, ok := e.option(optionCookie)
+	return ok && s.gate.jar.Check(data, netip.Addr{}, time.Time{}) == guard.Malformed
+}
+
 // foreign reports whether no domain of z has name, which is in lower case.
 func (z *Zone) foreign(name string) bool {
 	d, _ := z.find(name)
 	return d == nil
 }
 
-// forward answers packet by the Forwarder and waits for it, until ctx ends: who
-// asks over one TCP connection waits for nobody but himself.
-func (s *Server) forward(ctx context.Context, packet []byte, client netip.Addr) []byte {
+// forward has j answered by the Forwarder.
+func (s *Server) forward(j job, t *tally) {
+	start := time.Now()
+	s.cfg.Forward.Resolve(j.packet, j.client.Addr(), t.proto == protoTCP, func(reply []byte) {
+		if reply = s.forwarded(reply, j, start, t); reply != nil {
+			j.reply(reply)
+		}
+	})
+}
+
+// await is forward for who asks over one TCP connection, and so waits for nobody
+// but himself, until ctx ends.
+func (s *Server) await(ctx context.Context, packet []byte, client netip.AddrPort, t *tally) []byte {
 	got := make(chan []byte, 1)
-	s.cfg.Forward.Resolve(packet, client, true, func(reply []byte) { got <- reply })
+	s.forward(job{packet: packet, client: client, reply: func(reply []byte) { got <- reply }}, t)
 	select {
 	case reply := <-got:
 		return reply
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// forwarded counts a reply of the Forwarder as all others are counted, and
+// returns it as it may be sent.
+func (s *Server) forwarded(reply []byte, j job, start time.Time, t *tally) []byte {
+	now := time.Now()
+	took, rcode := now.Sub(start), int(reply[3]&0xf)
+	at := skipName(j.packet, headerSize)
+	rrtype := binary.BigEndian.Uint16(j.packet[at:])
+	t.answer(0, rrtype, rcode, 1)
+	t.observe(took, 1)
+	if s.queries.on() {
+		s.queries.note(took, func() logged {
+			return logged{
+				client: j.client, proto: t.proto, name: wire.Text(j.packet[headerSize:at]), rrtype: rrtype, rcode: rcode,
+				answers: int(binary.BigEndian.Uint16(reply[6:])), size: len(reply),
+			}
+		})
+	}
+	reply, proven := s.withOptions(reply, j, t.proto == protoTCP, now)
+	return s.metered(reply, j.client.Addr(), rcode, proven, t)
+}
+
+// withOptions adds to a reply of the Forwarder what the options of the query ask
+// for, as answerOptions does.
+func (s *Server) withOptions(reply []byte, j job, tcp bool, now time.Time) (_ []byte, proven bool) {
+	asked, ok := findEDNS(j.packet)
+	if !ok || len(asked.options) == 0 {
+		return reply, false
+	}
+	opt, ok := findEDNS(reply)
+	if !ok {
+		return reply, false
+	}
+	var more []byte
+	if data, ok := asked.option(optionCookie); ok {
+		proven = s.gate.jar.Check(data, j.client.Addr(), now) == guard.Proven
+		more = appendOption(more, optionCookie, s.gate.jar.Append(nil, data, j.client.Addr(), now))
+	}
+	if _, ok := asked.option(optionKeepalive); ok && tcp {
+		more = appendOption(more, optionKeepalive, keepaliveData(s.idle()))
+	}
+	if !tcp && len(reply)+len(more) > asked.limit() {
+		return cut(reply), proven
+	}
+	size := reply[len(reply)-len(opt.options)-2:] // the OPT record is the last one
+	binary.BigEndian.PutUint16(size, uint16(len(opt.options)+len(more)))
+	return append(reply, more...), proven
+}
+
+func appendOption(b []byte, code uint16, data []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, code)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(data)))
+	return append(b, data...)
 }

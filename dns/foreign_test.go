@@ -12,11 +12,13 @@ import (
 	"go.uber.org/zap"
 
 	"waggle/dns/forward"
+	"waggle/dns/guard"
 	"waggle/internal/dnspeer"
 )
 
-// forwarding runs a server that asks upstreams for what is not ours.
-func forwarding(t *testing.T, cfg forward.Config) *Server {
+// forwarding runs a server that asks upstreams for what is not ours, with what
+// more says.
+func forwarding(t *testing.T, cfg forward.Config, more ...func(*ServerConfig)) *Server {
 	t.Helper()
 	r, err := forward.New(cfg, nil, zap.NewNop(), nil)
 	if err != nil {
@@ -33,6 +35,9 @@ func forwarding(t *testing.T, cfg forward.Config) *Server {
 	})
 	server := DefaultServerConfig()
 	server.Forward = r
+	for _, set := range more {
+		set(&server)
+	}
 	z := testZone()
 	return run(t, NewServer(onLoopback(server), func() *Zone { return z }, zap.NewNop(), nil))
 }
@@ -104,6 +109,84 @@ func forwardedAsTheyAre(t *testing.T, proto string, at netip.AddrPort) {
 			!cut && len(m.Answer) != c.answers || (m.IsEdns0() != nil) != (c.edns > 0) {
 			t.Errorf("%s over %s: %v", c.name, proto, m)
 		}
+	}
+}
+
+// TestForwardedRepliesAreCountedAndLimited asks for names that nobody has asked
+// for before, which are answered from elsewhere and later, in the usual way and
+// with options that make a query unusual.
+func TestForwardedRepliesAreCountedAndLimited(t *testing.T) {
+	upstream := dnspeer.NSD().Start(t, corp(), dnspeer.Options{})
+	cfg := forward.DefaultConfig()
+	cfg.Upstreams = []forward.Upstream{{Addr: upstream.Addr}}
+	for _, loop := range []Loop{LoopRaw, LoopPlain} {
+		s := forwarding(t, cfg, func(c *ServerConfig) {
+			c.Loop, c.Unlimited = loop, nil
+			c.Limit = guard.LimitConfig{Rate: 1, Burst: 3, Slip: 1, Prefix4: 32, Prefix6: 64, Buckets: 16}
+		})
+		const asked = 20
+		cut := 0
+		for i := range asked {
+			q := new(dns.Msg).SetQuestion(fmt.Sprintf("nobody%d.corp.example.", i), dns.TypeA)
+			if i%2 == 0 {
+				q.SetEdns0(1232, false)
+				q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte("x")})
+			}
+			if m := unpack(t, from(t, "127.0.0.1", s.Addrs()[0], pack(t, q))); m.Truncated {
+				cut++
+			}
+		}
+		if m := unpack(t, exchange(t, protoTCP, s.Addrs()[0], pack(t, new(dns.Msg).SetQuestion("tcp.corp.example.", dns.TypeA)))); m.Rcode != dns.RcodeNameError || m.Truncated {
+			t.Errorf("%s: over TCP, where addresses are true: %v", loop, m)
+		}
+		got, tcp, noted := uint64(0), uint64(0), uint64(0)
+		for _, tally := range s.metrics.tallies {
+			n := tally.answered[0][typeIndex(dns.TypeA)][rcodeIndex(dns.RcodeNameError)].Load()
+			if tally.proto == protoTCP {
+				tcp += n
+			} else {
+				got += n
+			}
+			noted += tally.fates[cutShort].Load()
+		}
+		if cut == 0 || got != asked || tcp != 1 || noted != uint64(cut) {
+			t.Errorf("%s: of %d replies over UDP %d were cut; counted are %d, %d cut, and %d over TCP", loop, asked, cut, got, noted, tcp)
+		}
+	}
+}
+
+func TestForwardedRepliesAnswerOptions(t *testing.T) {
+	upstream := dnspeer.NSD().Start(t, corp(), dnspeer.Options{})
+	cfg := forward.DefaultConfig()
+	cfg.Upstreams = []forward.Upstream{{Addr: upstream.Addr}}
+	s := forwarding(t, cfg, func(c *ServerConfig) {
+		c.Unlimited = nil
+		c.Limit = guard.LimitConfig{Rate: 1, Burst: 1, Slip: 1, Prefix4: 32, Prefix6: 64, Buckets: 16}
+	})
+	with := func(proto, name string, options ...dns.EDNS0) *dns.Msg {
+		q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+		q.SetEdns0(1232, false)
+		q.IsEdns0().Option = options
+		if proto == protoUDP {
+			return unpack(t, from(t, "127.0.0.1", s.Addrs()[0], pack(t, q)))
+		}
+		return unpack(t, exchange(t, proto, s.Addrs()[0], pack(t, q)))
+	}
+	cookie := unhexCookie(t, with(protoUDP, "www.corp.example.", &dns.EDNS0_LOCAL{Code: optionCookie, Data: []byte("12345678")}))
+	if len(cookie) != guard.CookieSize || string(cookie[:8]) != "12345678" {
+		t.Fatalf("cookie % x", cookie)
+	}
+	for range 5 { // whose address is proven is not held back
+		if m := with(protoUDP, "www.corp.example.", &dns.EDNS0_LOCAL{Code: optionCookie, Data: cookie}); m.Truncated || len(m.Answer) != 1 {
+			t.Errorf("with a cookie: %v", m)
+		}
+	}
+	if m := with(protoTCP, "www.corp.example.", &dns.EDNS0_LOCAL{Code: optionCookie, Data: []byte("123")}); m.Rcode != dns.RcodeFormatError {
+		t.Errorf("a cookie too short: %v", m)
+	}
+	m := with(protoTCP, "www.corp.example.", &dns.EDNS0_TCP_KEEPALIVE{Code: optionKeepalive})
+	if o := m.IsEdns0(); len(m.Answer) != 1 || o == nil || len(o.Option) != 1 || o.Option[0].Option() != optionKeepalive {
+		t.Errorf("over TCP: %v", m)
 	}
 }
 

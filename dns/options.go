@@ -88,10 +88,14 @@ func (e edns0) option(code uint16) (data []byte, ok bool) {
 func (e edns0) limit() int { return min(max(int(e.size), minUDP), maxUDP) }
 
 // keepalive is the option that tells a client for how long its connection may
-// be idle, in units of 100 ms.
+// be idle.
 func keepalive(idle time.Duration) dns.EDNS0 {
-	units := uint16(min(idle/(100*time.Millisecond), 1<<16-1))
-	return &dns.EDNS0_LOCAL{Code: optionKeepalive, Data: binary.BigEndian.AppendUint16(nil, units)}
+	return &dns.EDNS0_LOCAL{Code: optionKeepalive, Data: keepaliveData(idle)}
+}
+
+// keepaliveData is the time in units of 100 ms.
+func keepaliveData(idle time.Duration) []byte {
+	return binary.BigEndian.AppendUint16(nil, uint16(min(idle/(100*time.Millisecond), 1<<16-1)))
 }
 
 // cookieReply returns the reply to who asks for a cookie only.

@@ -210,12 +210,12 @@ func TestQuickAnswersAllocateNothing(t *testing.T) {
 			}
 			packet := pack(t, q)
 			var reply []byte
-			var later bool
-			answer := func() { reply, later = r.answerNow(room, packet, client) }
+			var by wire.Verdict
+			answer := func() { reply, by = r.answerNow(room, packet, client) }
 			if got := testing.AllocsPerRun(100, answer); got != 0 {
 				t.Errorf("%v: %v allocations", q.Question[0], got)
 			}
-			if later || bytes.Equal(reply, nil) {
+			if by != wire.Answered || bytes.Equal(reply, nil) {
 				t.Errorf("%v: not answered at once", q.Question[0])
 			}
 		}

@@ -47,60 +47,63 @@ func (r *responder) find(queries []wire.Query) {
 }
 
 // answerNow is answer for one packet by itself.
-func (r *responder) answerNow(room, packet []byte, client netip.AddrPort) (reply []byte, later bool) {
+func (r *responder) answerNow(room, packet []byte, client netip.AddrPort) (reply []byte, by wire.Verdict) {
 	r.queries[0].Parse(packet)
 	return r.answer(0, room, packet, client)
 }
 
 // answer returns the reply to packet, which has been parsed into query i, put
-// into room, nil for none, or says that it takes more than copying and is to be
-// answered later.
-func (r *responder) answer(i int, room, packet []byte, client netip.AddrPort) (reply []byte, later bool) {
+// into room, nil for none, or says that it takes more than copying (Slow) or is
+// for the Forwarder (Foreign).
+func (r *responder) answer(i int, room, packet []byte, client netip.AddrPort) (reply []byte, by wire.Verdict) {
 	r.query = &r.queries[i]
 	defer func() {
 		if p := recover(); p != nil {
-			reply, later = r.s.panicked(p, packet), false
+			reply, by = r.s.panicked(p, packet), wire.Answered
 		}
 	}()
 	if !r.s.gate.admits(client.Addr()) {
 		r.tally.note(denied)
-		return r.s.metered(deny(room, packet), client.Addr(), dns.RcodeRefused, false, r.tally), false
+		return r.s.metered(deny(room, packet), client.Addr(), dns.RcodeRefused, false, r.tally), wire.Answered
 	}
 	if !r.query.Usual() {
-		return nil, true
+		return nil, wire.Slow
 	}
 	turn := rand.Uint32()
 	start, timed := r.clock(turn)
-	reply, rcode, zone := r.look(room, packet, turn)
-	if reply == nil {
-		return nil, true
+	reply, out := r.look(room, packet, turn)
+	if out.Verdict != wire.Answered {
+		return nil, out.Verdict
 	}
-	r.tally.answer(zone, r.query.Type, rcode, 1)
+	rcode := int(out.Rcode)
+	r.tally.answer(1+int(out.Domain), r.query.Type, rcode, 1)
 	if timed {
 		r.note(time.Since(start), reply, rcode, client)
 	}
-	return r.s.metered(reply, client.Addr(), rcode, false, r.tally), false
+	return r.s.metered(reply, client.Addr(), rcode, false, r.tally), wire.Answered
 }
 
-// look returns the reply to the query in packet, its rcode and the number of
-// the zone that it is about, or nil if it takes more than copying.
-func (r *responder) look(room, packet []byte, turn uint32) (reply []byte, rcode, zone int) {
+// look returns the reply to the query in packet if that takes no more than
+// copying, and what became of it.
+func (r *responder) look(room, packet []byte, turn uint32) ([]byte, wire.Outcome) {
 	z := r.s.zone()
 	if z == nil {
-		return r.query.Refuse(room, packet, dns.RcodeServerFailure), dns.RcodeServerFailure, 0
+		return r.query.Refuse(room, packet, dns.RcodeServerFailure), noZone(dns.RcodeServerFailure)
 	}
 	limit := r.query.Size
 	if r.tally.proto == protoTCP {
 		limit = dns.MaxMsgSize
 	}
 	reply, outcome := z.index.Answer(room, packet, r.query, limit, turn)
-	switch outcome.Verdict {
-	case wire.Slow:
-		return nil, 0, 0
-	case wire.Foreign:
+	if outcome.Verdict == wire.Foreign {
 		return r.foreign(room, packet)
 	}
-	return reply, int(outcome.Rcode), 1 + int(outcome.Domain)
+	return reply, outcome
+}
+
+// noZone is the outcome of a query about no zone of ours that has a reply.
+func noZone(rcode uint8) wire.Outcome {
+	return wire.Outcome{Verdict: wire.Answered, Domain: -1, Rcode: rcode}
 }
 
 // note takes the time of one query down.
@@ -214,7 +217,7 @@ func (s *Server) later(j job) {
 func (s *Server) work(t *tally) {
 	for j := range s.jobs {
 		if s.forwards(j.packet) {
-			s.cfg.Forward.Resolve(j.packet, j.client.Addr(), false, j.reply)
+			s.forward(j, t)
 			continue
 		}
 		if out := s.handle(j.packet, j.client, t); out != nil {

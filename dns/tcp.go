@@ -12,6 +12,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
+
+	"waggle/dns/wire"
 )
 
 const protoTCP = "tcp"
@@ -81,14 +83,17 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, client netip.
 		if frame, err = readFrame(in, frame); err != nil {
 			return
 		}
-		reply, later := r.answerNow(room[:0], frame, client)
+		reply, by := r.answerNow(room[:0], frame, client)
 		done := false
-		if later {
+		switch {
+		case by == wire.Foreign:
+			reply = s.await(ctx, frame, client, t)
+		case by == wire.Slow:
 			done, err = s.transfer(frame, client, out, t)
 			switch {
 			case done:
 			case s.forwards(frame):
-				reply = s.forward(ctx, frame, client.Addr())
+				reply = s.await(ctx, frame, client, t)
 			default:
 				reply = s.handle(frame, client, t)
 			}

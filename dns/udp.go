@@ -123,7 +123,7 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	r := newResponder(s, s.metrics.newTally(protoUDP), wire.BatchSize)
-	late := make([]int, 0, wire.BatchSize)
+	late, foreign := make([]int, 0, wire.BatchSize), make([]int, 0, wire.BatchSize)
 	for {
 		n, err := sock.Receive()
 		if err != nil {
@@ -132,23 +132,34 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 			}
 			continue
 		}
-		late = late[:0]
+		late, foreign = late[:0], foreign[:0]
 		r.prepare(sock, n)
 		for i := range n {
-			reply, later := r.answer(i, sock.Room(i), sock.Packet(i), sock.Client(i))
+			reply, by := r.answer(i, sock.Room(i), sock.Packet(i), sock.Client(i))
 			switch {
-			case later:
+			case by == wire.Slow:
 				late = append(late, i)
+			case by == wire.Foreign:
+				foreign = append(foreign, i)
 			case reply != nil:
 				sock.Reply(i, reply)
 			}
 		}
 		sock.Send()
 		for _, i := range late {
-			letter := sock.Take(i)
-			s.later(job{packet: letter.Packet, client: letter.Client, reply: letter.Reply})
+			s.later(letter(sock, i))
+		}
+		// Asking waits for nothing, so no other thread is woken for it.
+		for _, i := range foreign {
+			s.forward(letter(sock, i), r.tally)
 		}
 	}
+}
+
+// letter makes packet i of those received last a job.
+func letter(sock *wire.Socket, i int) job {
+	l := sock.Take(i)
+	return job{packet: l.Packet, client: l.Client, reply: l.Reply}
 }
 
 func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
@@ -162,15 +173,20 @@ func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
-		reply, later := r.answerNow(room, packet[:n], client)
+		reply, by := r.answerNow(room, packet[:n], client)
 		wire.FromDestination(control[:controlLen])
 		switch {
-		case later:
+		case by != wire.Answered:
 			control := slices.Clone(control[:controlLen])
 			// A client that is gone is none of our business.
-			s.later(job{packet: slices.Clone(packet[:n]), client: client, reply: func(reply []byte) {
+			j := job{packet: slices.Clone(packet[:n]), client: client, reply: func(reply []byte) {
 				_, _, _ = conn.WriteMsgUDPAddrPort(reply, control, client)
-			}})
+			}}
+			if by == wire.Foreign {
+				s.forward(j, r.tally)
+			} else {
+				s.later(j)
+			}
 		case reply != nil:
 			_, _, _ = conn.WriteMsgUDPAddrPort(reply, control[:controlLen], client)
 		}

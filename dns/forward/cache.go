@@ -32,6 +32,9 @@ func newCache(cfg Config) (*cache, error) {
 		*part.to, err = otter.New(&otter.Options[string, *entry]{
 			MaximumWeight: uint64(part.bytes),
 			Weigher:       func(key string, e *entry) uint32 { return e.weight(key) },
+			// What is to be done now and then is short, and waking a thread for it
+			// costs more.
+			Executor: func(do func()) { do() },
 		})
 		if err != nil {
 			return nil, fmt.Errorf("make cache of %s: %w", part.name, err)
@@ -76,7 +79,9 @@ func (c *cache) put(key string, e *entry, failed bool) {
 	case !e.negative && c.answers != nil:
 		c.answers.Set(key, e)
 		if c.negatives != nil {
-			c.negatives.Invalidate(key)
+			if _, ok := c.negatives.GetEntryQuietly(key); ok {
+				c.negatives.Invalidate(key)
+			}
 		}
 	}
 }

@@ -12,8 +12,8 @@ type entry struct {
 	flags  uint16 // rcode and AD
 	counts [3]uint16
 	body   []byte // what follows the question, without OPT
-	ttls   []ttlAt
-	ede    int // what an upstream or we had to say of it, edeNone for nothing
+	ttls   []byte // where in body TTLs are, two octets each
+	ede    int    // what an upstream or we had to say of it, edeNone for nothing
 
 	negative bool
 	stored   time.Time
@@ -25,18 +25,12 @@ type entry struct {
 	retryAt    atomic.Int64 // unix nanoseconds; until then a stale entry is not asked for again
 }
 
-// ttlAt is a TTL in an entry's body.
-type ttlAt struct {
-	at    uint16
-	value uint32
-}
-
 // overhead is about what an entry costs beside its bytes.
 const overhead = 256
 
 // weight is about what the entry costs under key.
 func (e *entry) weight(key string) uint32 {
-	return uint32(overhead + len(key) + len(e.body) + 8*len(e.ttls))
+	return uint32(overhead + len(key) + len(e.body) + len(e.ttls))
 }
 
 func (e *entry) fresh(now time.Time) bool { return now.Sub(e.stored) < e.ttl }
@@ -76,16 +70,21 @@ func (e *entry) appendAnswer(dst []byte, q *question, now time.Time, limit, maxU
 	if headerSize+len(q.raw)+len(e.body)+opt > limit {
 		return e.appendTruncated(dst, q, flags, maxUDP, ede)
 	}
+	if dst == nil {
+		dst = make([]byte, 0, headerSize+len(q.raw)+len(e.body)+opt)
+	}
 	dst = append(appendHeader(dst, q, flags, counts), q.raw...)
 	body := len(dst)
 	dst = append(dst, e.body...)
 	age := uint32(max(0, now.Sub(e.stored)) / time.Second)
-	for _, t := range e.ttls {
+	for at := e.ttls; len(at) > 1; at = at[2:] {
+		ttl := dst[body+int(binary.BigEndian.Uint16(at)):]
 		left := uint32(stale / time.Second)
 		if stale == 0 {
-			left = t.value - min(age, t.value)
+			left = binary.BigEndian.Uint32(ttl)
+			left -= min(age, left)
 		}
-		binary.BigEndian.PutUint32(dst[body+int(t.at):], left)
+		binary.BigEndian.PutUint32(ttl, left)
 	}
 	if q.edns {
 		dst = appendOPT(dst, maxUDP, q.do, ede)
@@ -122,6 +121,9 @@ func parseReply(p []byte, body int, qtype uint16, cfg *Config) (r reply, ok bool
 	cut := -1 // start of an OPT record
 	var answered, aliased bool
 	shortest, soa := uint32(1<<31-1), int64(-1)
+	most := uint32(cfg.MaxTTL / time.Second)
+	var room [32]ttlAt
+	ttls := room[:0]
 	off := body
 	for section := range 3 {
 		n := int(binary.BigEndian.Uint16(p[6+2*section:]))
@@ -149,7 +151,7 @@ func parseReply(p []byte, body int, qtype uint16, cfg *Config) (r reply, ok bool
 				continue
 			}
 			ttl := saneTTL(rec.ttl(p))
-			e.ttls = append(e.ttls, ttlAt{uint16(rec.fixed + 4 - body), ttl})
+			ttls = append(ttls, ttlAt{uint16(rec.fixed + 4 - body), min(ttl, most)})
 			if section < 2 {
 				shortest = min(shortest, ttl)
 			}
@@ -169,11 +171,28 @@ func parseReply(p []byte, body int, qtype uint16, cfg *Config) (r reply, ok bool
 	if cut < 0 {
 		cut = off // bytes that nothing accounts for are not passed on
 	}
-	e.body = append([]byte(nil), p[body:cut]...)
+	e.hold(p[body:cut], ttls)
 	e.negative = !answered && !(aliased && soa < 0 && r.rcode == rcodeSuccess)
 	e.age(shortest, soa, cfg)
 	r.entry = e
 	return r, true
+}
+
+// ttlAt is a TTL in the body of an answer.
+type ttlAt struct {
+	at    uint16
+	value uint32
+}
+
+// hold gives e a copy of body with these TTLs in it, in one piece of memory.
+func (e *entry) hold(body []byte, ttls []ttlAt) {
+	piece := append(make([]byte, 0, len(body)+2*len(ttls)), body...)
+	e.body = piece[:len(body):len(body)]
+	for _, t := range ttls {
+		binary.BigEndian.PutUint32(e.body[t.at:], t.value)
+		piece = binary.BigEndian.AppendUint16(piece, t.at)
+	}
+	e.ttls = piece[len(body):]
 }
 
 // age sets how long e is good for.
@@ -186,9 +205,6 @@ func (e *entry) age(shortest uint32, soa int64, cfg *Config) {
 		e.ttl = min(time.Duration(min(int64(shortest), soa))*time.Second, cfg.MaxNegativeTTL)
 	default:
 		e.ttl = cfg.NoSOATTL
-	}
-	for i, t := range e.ttls {
-		e.ttls[i].value = min(t.value, uint32(cfg.MaxTTL/time.Second))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
@@ -24,7 +23,8 @@ type flight struct {
 
 	mu       sync.Mutex // guards the following
 	waiters  []waiter
-	stale    *entry // what to serve if there is no answer
+	room     [1]waiter // for the one that most flights have
+	stale    *entry    // what to serve if there is no answer
 	order    []*upstream
 	asked    int // times somebody was asked
 	open     int // that may still answer
@@ -36,6 +36,7 @@ type flight struct {
 	timer    *time.Timer
 	done     bool
 	out      []delivery // to be made when mu is free again
+	outRoom  [1]delivery
 }
 
 // delivery is an answer to one who waited.
@@ -75,6 +76,11 @@ func (f *flight) locked(do func()) {
 	do()
 	out := f.out
 	f.out = nil
+	var room [1]delivery
+	if len(out) == 1 {
+		room = [1]delivery(out)
+		out = room[:]
+	}
 	f.mu.Unlock()
 	for _, d := range out {
 		d.reply(d.msg)
@@ -164,7 +170,7 @@ func (f *flight) sendLocked(u *upstream, now time.Time, tcp, plain bool) error {
 	var dice [16]byte
 	random(dice[:])
 	a := &attempt{flight: f, up: u, id: binary.BigEndian.Uint16(dice[:]), sent: now, plain: plain, tcp: tcp}
-	msg := slices.Clone(f.query)
+	msg := append(make([]byte, 0, len(f.query)+4+hop), f.query...)
 	if plain {
 		msg = msg[:f.plain]
 		msg[11] = 0
@@ -177,7 +183,7 @@ func (f *flight) sendLocked(u *upstream, now time.Time, tcp, plain bool) error {
 		mixCase(a.question[:f.nameN], dice[4:])
 	}
 	f.open++
-	f.r.metrics.asked(u, tcp)
+	u.counts.asked(tcp)
 	var err error
 	if tcp {
 		err = u.stream.send(a, msg)
@@ -222,7 +228,7 @@ func (a *attempt) answered(now time.Time, msg []byte) {
 	}
 	rtt := now.Sub(a.sent)
 	a.up.ok(now, rtt)
-	f.r.metrics.answered(a.up, rtt)
+	a.up.counts.rtt.Observe(rtt.Seconds())
 	f.locked(func() {
 		f.open--
 		if !f.done {
@@ -264,7 +270,7 @@ func (f *flight) takeLocked(now time.Time, a *attempt, r reply) {
 func (a *attempt) failed(now time.Time, err error) {
 	a.up.fail(now, err)
 	f := a.flight
-	f.r.metrics.failed(a.up)
+	a.up.counts.failures.Inc()
 	f.locked(func() {
 		f.open--
 		if f.done {
@@ -314,6 +320,9 @@ func (f *flight) serveStaleLocked(now time.Time) {
 
 func (f *flight) answerLocked(now time.Time, e *entry, stale time.Duration) {
 	cfg := &f.r.cfg
+	if f.out == nil {
+		f.out = f.outRoom[:0]
+	}
 	for _, w := range f.waiters {
 		f.r.admission.leave(w.client)
 		f.out = append(f.out, delivery{w.reply, e.appendAnswer(nil, &w.q, now, w.q.limit(w.tcp, cfg.MaxUDP), cfg.MaxUDP, stale)})

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -292,7 +293,7 @@ func front(t *testing.T, resolver func() *Resolver) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			resolver().Resolve(buf[:n], from.Addr(), false, func(msg []byte) { _, _ = conn.WriteToUDPAddrPort(msg, from) })
+			resolver().Resolve(slices.Clone(buf[:n]), from.Addr(), false, func(msg []byte) { _, _ = conn.WriteToUDPAddrPort(msg, from) })
 		}
 	}()
 	t.Cleanup(func() {

@@ -177,7 +177,6 @@ func askAsync(t *testing.T, r *Resolver, q *dns.Msg, from netip.Addr, tcp bool) 
 	}
 	got := make(chan []byte, 2)
 	r.Resolve(packet, from, tcp, func(msg []byte) { got <- msg })
-	clear(packet) // which Resolve must not need any more
 	return got
 }
 

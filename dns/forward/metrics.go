@@ -75,22 +75,35 @@ func newMetrics(reg prometheus.Registerer, r *Resolver) *metrics {
 	return m
 }
 
-func (m *metrics) asked(u *upstream, tcp bool) {
-	proto := "udp"
-	switch {
-	case u.TLSName != "":
-		proto = "tls"
-	case tcp:
-		proto = "tcp"
+// counts are the metrics of one upstream. Looking them up by their labels takes
+// longer than all else that is done for an answer.
+type counts struct {
+	datagrams, streamed, failures prometheus.Counter
+	rtt                           prometheus.Observer
+}
+
+func (m *metrics) of(u *upstream) counts {
+	name, stream := u.String(), "tcp"
+	if u.TLSName != "" {
+		stream = "tls"
 	}
-	m.attempts.WithLabelValues(u.String(), proto).Inc()
+	c := counts{
+		streamed: m.attempts.WithLabelValues(name, stream),
+		failures: m.failures.WithLabelValues(name), rtt: m.rtt.WithLabelValues(name),
+	}
+	if u.udp != nil {
+		c.datagrams = m.attempts.WithLabelValues(name, "udp")
+	}
+	return c
 }
 
-func (m *metrics) answered(u *upstream, rtt time.Duration) {
-	m.rtt.WithLabelValues(u.String()).Observe(rtt.Seconds())
+func (c *counts) asked(stream bool) {
+	if stream {
+		c.streamed.Inc()
+	} else {
+		c.datagrams.Inc()
+	}
 }
-
-func (m *metrics) failed(u *upstream) { m.failures.WithLabelValues(u.String()).Inc() }
 
 // health collects how the upstreams stand at the time of a scrape.
 type health struct {

@@ -25,6 +25,7 @@ type Resolver struct {
 	upstreams []*upstream
 	admission *admission
 	self      [8]byte // to recognise our own questions
+	batches   sync.Pool
 
 	ctx    context.Context // of Run; ends everything
 	cancel context.CancelFunc
@@ -43,6 +44,7 @@ func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Regis
 		return nil, err
 	}
 	r := &Resolver{cfg: cfg, log: log, roots: roots, admission: newAdmission(cfg.InFlight), flights: map[string]*flight{}}
+	r.batches.New = func() any { return newBatch() }
 	random(r.self[:])
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	known := map[Upstream]*upstream{}
@@ -61,6 +63,9 @@ func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Regis
 		return nil, err
 	}
 	r.metrics = newMetrics(reg, r)
+	for _, u := range r.upstreams {
+		u.counts = r.metrics.of(u)
+	}
 	return r, nil
 }
 
@@ -167,57 +172,57 @@ func (r *Resolver) Cached(dst, packet []byte, tcp bool) ([]byte, bool) {
 	if e == nil || !e.fresh(now) {
 		return dst, false
 	}
+	return r.hit(dst, &q, key, packet, e, tcp, now), true
+}
+
+// hit appends what is remembered and fresh, and has it asked for anew if that is
+// worth it.
+func (r *Resolver) hit(dst []byte, q *question, key, packet []byte, e *entry, tcp bool, now time.Time) []byte {
 	r.metrics.results.hit.Inc()
 	e.hits.Add(1)
 	if e.popular(now) && e.refreshing.CompareAndSwap(false, true) {
-		r.refresh(string(key), slices.Clone(packet), e, now)
+		r.refresh(slices.Clone(key), slices.Clone(packet), e, now)
 	}
-	return e.appendAnswer(dst, &q, now, q.limit(tcp, r.cfg.MaxUDP), r.cfg.MaxUDP, 0), true
+	return e.appendAnswer(dst, q, now, q.limit(tcp, r.cfg.MaxUDP), r.cfg.MaxUDP, 0)
 }
 
 // refresh asks for what is remembered anew, before it expires.
-func (r *Resolver) refresh(key string, packet []byte, e *entry, now time.Time) {
+func (r *Resolver) refresh(key, packet []byte, e *entry, now time.Time) {
 	q, err := parseQuery(packet)
 	if err != nil {
 		return
 	}
-	name := []byte(key[:len(q.name)])
-	route := r.router.find(name)
+	route := r.router.find(key[:len(q.name)])
 	if route.group == nil {
 		return
 	}
 	r.metrics.prefetched.Inc()
-	if f := r.take(key, &q, route, e); f != nil {
+	if f, first := r.take(key, &q, route, e); first {
 		f.locked(func() { f.startLocked(now) })
 	}
 }
 
 // Resolve answers packet, a query of client that the caller has checked. It
 // calls reply exactly once: before it returns with what is remembered or
-// refused, else later from another goroutine. packet is not used after Resolve
-// returns, and reply must not wait for anything.
+// refused, else later from another goroutine. Until then packet must stay as it
+// is. reply may keep what it gets, and must not wait for anything.
 func (r *Resolver) Resolve(packet []byte, client netip.Addr, tcp bool, reply func([]byte)) {
-	if out, ok := r.Cached(nil, packet, tcp); ok {
-		reply(out)
-		return
-	}
-	packet = slices.Clone(packet)
 	q, err := parseQuery(packet)
 	if err != nil {
 		reply(unreadable(packet))
 		return
 	}
 	w := waiter{q: q, client: party(client), tcp: tcp, reply: reply}
-	if msg := r.miss(w); msg != nil {
+	if msg := r.ask(packet, w); msg != nil {
 		reply(msg)
 	}
 }
 
-// miss asks upstreams for w, or returns the answer that needs nobody asked.
-func (r *Resolver) miss(w waiter) []byte {
+// ask asks upstreams for w, or returns the answer that needs nobody asked.
+func (r *Resolver) ask(packet []byte, w waiter) []byte {
 	now := time.Now()
 	q, maxUDP := &w.q, r.cfg.MaxUDP
-	key := q.appendKey(make([]byte, 0, len(q.name)+5))
+	key := q.appendKey(make([]byte, 0, maxKey+1))
 	name := key[:len(q.name)]
 	to := r.router.find(name)
 	switch {
@@ -233,8 +238,8 @@ func (r *Resolver) miss(w waiter) []byte {
 	}
 	stale := r.cache.get(key, now)
 	switch {
-	case stale != nil && stale.fresh(now): // since Cached looked
-		return stale.appendAnswer(nil, q, now, q.limit(w.tcp, maxUDP), maxUDP, 0)
+	case stale != nil && stale.fresh(now):
+		return r.hit(nil, q, key, packet, stale, w.tcp, now)
 	case stale != nil && stale.negative:
 		stale = nil // RFC 8767 is about answers
 	case stale != nil && now.UnixNano() < stale.retryAt.Load():
@@ -248,24 +253,18 @@ func (r *Resolver) miss(w waiter) []byte {
 	if !q.rd() {
 		key = append(key, 0) // who wants no recursion gets an answer of its own
 	}
-	r.fly(string(key), w, to, stale, now)
+	r.fly(key, w, to, stale, now)
 	return nil
 }
 
 // fly lets w wait for its question, and asks it unless it is being asked.
-func (r *Resolver) fly(key string, w waiter, to route, stale *entry, now time.Time) {
+func (r *Resolver) fly(key []byte, w waiter, to route, stale *entry, now time.Time) {
 	for {
-		r.mu.Lock()
-		f := r.flights[key]
-		r.mu.Unlock()
-		if f == nil {
-			f = r.take(key, &w.q, to, stale)
-			if f == nil {
-				continue // somebody was faster
-			}
+		f, first := r.take(key, &w.q, to, stale)
+		if first {
 			r.metrics.results.miss.Inc()
 			f.locked(func() {
-				f.waiters = append(f.waiters, w)
+				f.waiters = append(f.room[:0], w)
 				f.startLocked(now)
 			})
 			return
@@ -278,23 +277,22 @@ func (r *Resolver) fly(key string, w waiter, to route, stale *entry, now time.Ti
 	}
 }
 
-// take makes a flight and enters it in the table; nil if there is one.
-func (r *Resolver) take(key string, q *question, to route, stale *entry) *flight {
-	f := &flight{
-		r: r, key: key, route: to, stale: stale, qtype: q.qtype, nameN: len(q.name), keep: q.rd(),
+// take returns the flight of a question, and whether it is a new one that is the
+// caller's to start.
+func (r *Resolver) take(key []byte, q *question, to route, stale *entry) (f *flight, first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := r.flights[string(key)]; f != nil {
+		return f, false
 	}
-	f.query = append(append(make([]byte, 0, headerSize+len(q.raw)+11+traceRoom), 0, 0,
+	f = &flight{r: r, key: string(key), route: to, stale: stale, qtype: q.qtype, nameN: len(q.name), keep: q.rd()}
+	f.query = append(append(make([]byte, 0, headerSize+len(q.raw)+11+4+len(q.trace)), 0, 0,
 		byte(q.flags&flagRD>>8), byte(q.flags&flagCD), 0, 1, 0, 0, 0, 0, 0, 1), q.raw...)
 	f.plain = len(f.query)
 	f.query = appendOPT(f.query, r.cfg.MaxUDP, q.do, edeNone)
 	f.query = appendTrace(f.query, f.plain, q.trace)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.flights[key] != nil {
-		return nil
-	}
-	r.flights[key] = f
-	return f
+	r.flights[f.key] = f
+	return f, true
 }
 
 // land takes a flight out of the table.

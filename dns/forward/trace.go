@@ -40,14 +40,16 @@ func appendTrace(msg []byte, opt int, marks []byte) []byte {
 	return setOptions(msg, opt)
 }
 
-// trace adds our own mark for u.
+// trace adds our own mark for u, behind those that appendTrace has added.
 func (r *Resolver) trace(msg []byte, opt int, u *upstream) []byte {
-	marks := findOption(msg[opt+11:], optionTrace)
-	out := append(msg[:opt+11:opt+11], optionTrace>>8, optionTrace&0xff, 0, byte(len(marks)+hop))
-	out = append(out, marks...)
-	out = append(out, r.self[:]...)
-	out = binary.BigEndian.AppendUint16(out, u.index)
-	return setOptions(out, opt)
+	at := opt + 11
+	if len(msg) == at {
+		msg = append(msg, optionTrace>>8, optionTrace&0xff, 0, 0)
+	}
+	msg[at+3] += hop
+	msg = append(msg, r.self[:]...)
+	msg = binary.BigEndian.AppendUint16(msg, u.index)
+	return setOptions(msg, opt)
 }
 
 // setOptions makes the length of the OPT record at opt what is behind it.

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,11 +32,17 @@ type pool struct {
 	sockets []*socket  // nil where there is none yet
 }
 
-// socket is one of a pool's.
+// socket is one of a pool's. The network poller says when there is something to
+// read; reading and writing, which never wait, go past it.
 type socket struct {
 	conn   *net.UDPConn
+	raw    syscall.RawConn
+	fd     int
 	pool   *pool
 	retire time.Time
+
+	open sync.RWMutex // held while fd is written to
+	shut bool         // guarded by open: fd is not ours any more
 
 	mu      sync.Mutex // guards the following
 	pending map[uint16]*attempt
@@ -53,10 +62,32 @@ func (p *pool) send(a *attempt, msg []byte, dice uint16) error {
 	binary.BigEndian.PutUint16(msg, a.id)
 	s.pending[a.id] = a
 	s.mu.Unlock()
-	if _, err := s.conn.Write(msg); err != nil && s.forget(a) {
+	if err := s.write(msg); err != nil && s.forget(a) {
 		return err
 	}
 	return nil
+}
+
+// write sends msg at once. What finds no room is lost, like any packet.
+func (s *socket) write(msg []byte) error {
+	s.open.RLock()
+	defer s.open.RUnlock()
+	if s.shut {
+		return net.ErrClosed
+	}
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 && errno != unix.EAGAIN {
+		return errno
+	}
+	return nil
+}
+
+// close closes the socket once nobody writes to it.
+func (s *socket) close() {
+	s.open.Lock()
+	s.shut = true
+	s.open.Unlock()
+	_ = s.conn.Close() // it has nothing to lose
 }
 
 // pick returns a socket that may still be used, and opens one where it must.
@@ -75,9 +106,15 @@ func (p *pool) pick(i int, now time.Time) (*socket, error) {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	s := &socket{conn: conn, pool: p, retire: now.Add(socketAge), pending: map[uint16]*attempt{}}
-	if !p.r.goes(s.read) {
+	if s.raw, err = conn.SyscallConn(); err == nil {
+		err = s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
+	}
+	if err == nil && !p.r.goes(s.read) {
+		err = errStopped
+	}
+	if err != nil {
 		conn.Close()
-		return nil, errStopped
+		return nil, err
 	}
 	p.sockets[i] = s
 	return s, nil
@@ -104,20 +141,41 @@ func (s *socket) forget(a *attempt) bool {
 
 // read delivers answers until the socket is closed or left.
 func (s *socket) read() {
-	defer s.conn.Close()
-	buf := make([]byte, maxReply)
+	defer s.close()
 	for {
-		n, err := s.conn.Read(buf)
-		switch {
-		case err == nil:
-			s.deliver(buf[:n])
-		case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
-			// ICMP does not say which question it is about.
-			s.fail(time.Now(), err)
-		case errors.Is(err, net.ErrClosed), s.isRetired():
+		err := s.raw.Read(s.drain)
+		if errors.Is(err, net.ErrClosed) || s.isRetired() {
 			return
+		}
+		s.fail(time.Now(), err)
+	}
+}
+
+// drain delivers what is there. It never says that it is done: what comes from
+// now on wakes it again.
+func (s *socket) drain(fd uintptr) (done bool) {
+	b := s.pool.r.batches.Get().(*batch)
+	defer s.pool.r.batches.Put(b)
+	for {
+		n, errno := b.receive(fd)
+		now := time.Now()
+		switch errno {
+		case 0:
+			for i := range n {
+				s.deliver(now, b.packet(i))
+			}
+			if n < len(b.msgs) {
+				return false
+			}
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH:
+			// ICMP does not say which question it is about.
+			s.fail(now, errno)
 		default:
-			s.fail(time.Now(), err)
+			s.fail(now, errno)
+			return false
 		}
 	}
 }
@@ -181,11 +239,13 @@ func (p *pool) open() (n int) {
 // close ends all sockets. What waits is failed by who closes.
 func (p *pool) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, s := range p.sockets {
+	sockets := slices.Clone(p.sockets)
+	clear(p.sockets)
+	p.mu.Unlock()
+	// Closing waits for the reader, which may be asking for a socket.
+	for _, s := range sockets {
 		if s != nil {
-			_ = s.conn.Close() // it only reads
-			p.sockets[i] = nil
+			s.close()
 		}
 	}
 }
@@ -193,7 +253,7 @@ func (p *pool) close() {
 // deliver hands a message to whom it answers. The id, the port and the address
 // must be right, and the question that of ours to the letter case; everything
 // else is somebody's guess and is dropped.
-func (s *socket) deliver(msg []byte) {
+func (s *socket) deliver(now time.Time, msg []byte) {
 	if len(msg) < headerSize || msg[2]&0x80 == 0 {
 		return
 	}
@@ -209,7 +269,7 @@ func (s *socket) deliver(msg []byte) {
 	s.mu.Unlock()
 	switch match {
 	case matchExact:
-		a.answered(time.Now(), msg)
+		a.answered(now, msg)
 	case matchFolded:
 		// Either the upstream does not keep letter case or somebody guesses.
 		// Over TCP nobody can.

@@ -34,6 +34,7 @@ type upstream struct {
 	udp    *pool // nil for a server asked by TLS
 	stream *stream
 	near   bool // on this machine or a private network, so loops may go through it
+	counts counts
 
 	mu        sync.Mutex // guards the following
 	srtt, dev time.Duration
@@ -169,6 +170,9 @@ func (g *group) order(now time.Time) (list []*upstream, atOnce int) {
 		u        *upstream
 		standing standing
 		srtt     time.Duration
+	}
+	if len(g.upstreams) == 1 {
+		return g.upstreams, 1
 	}
 	all := make([]ranked, len(g.upstreams))
 	var n [3]int

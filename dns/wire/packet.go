@@ -98,21 +98,20 @@ type Letter struct {
 	Packet []byte
 	Client netip.AddrPort
 
-	socket  *Socket
-	name    []byte
-	control []byte
+	socket      *Socket
+	nameSize    uint32
+	controlSize int
+	name        [sockaddrMax]byte
+	control     [controlMax]byte
 }
 
 // Take copies packet i out of the Socket.
 func (s *Socket) Take(i int) *Letter {
 	h := &s.msgs[i].hdr
-	l := &Letter{
-		Packet: slices.Clone(s.Packet(i)), Client: s.Client(i),
-		socket: s, name: slices.Clone(s.names[i][:h.Namelen]),
-	}
+	l := &Letter{Packet: slices.Clone(s.Packet(i)), Client: s.Client(i), socket: s, nameSize: h.Namelen, name: s.names[i]}
 	if s.control {
-		l.control = slices.Clone(s.controls[i][:h.Controllen])
-		FromDestination(l.control)
+		l.controlSize, l.control = int(h.Controllen), s.controls[i]
+		FromDestination(l.control[:l.controlSize])
 	}
 	return l
 }
@@ -122,18 +121,19 @@ func (s *Socket) Take(i int) *Letter {
 func (l *Letter) Reply(reply []byte) {
 	l.socket.mu.RLock()
 	defer l.socket.mu.RUnlock()
-	if l.socket.closed || len(reply) == 0 || len(l.name) == 0 {
+	if l.socket.closed || len(reply) == 0 || l.nameSize == 0 {
 		return
 	}
 	iov := unix.Iovec{Base: &reply[0]}
 	iov.SetLen(len(reply))
-	h := unix.Msghdr{Name: &l.name[0], Namelen: uint32(len(l.name)), Iov: &iov}
+	h := unix.Msghdr{Name: &l.name[0], Namelen: l.nameSize, Iov: &iov}
 	h.SetIovlen(1)
-	if len(l.control) > 0 {
+	if l.controlSize > 0 {
 		h.Control = &l.control[0]
-		h.SetControllen(len(l.control))
+		h.SetControllen(l.controlSize)
 	}
-	_, _, _ = syscall.Syscall(unix.SYS_SENDMSG, uintptr(l.socket.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
+	// It never waits, so the scheduler need not be told.
+	_, _, _ = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(l.socket.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
 }
 
 // Borrow says that other processes hold the socket too, as those do that a
