@@ -119,8 +119,13 @@ func Unbound() Kind {
   directory: %q
   pidfile: ""
   do-daemonize: no
+  access-control: 0.0.0.0/0 allow
+  access-control: ::0/0 allow
   module-config: "iterator"
 `, at.Addr(), at.Port(), dir)
+			if t := o.TLS; t.Addr.IsValid() {
+				fmt.Fprintf(w, "  interface: %s@%d\n  tls-port: %[2]d\n  tls-service-pem: %q\n  tls-service-key: %q\n", t.Addr.Addr(), t.Addr.Port(), t.Cert, t.Key)
+			}
 			if o.Upstream.IsValid() {
 				fmt.Fprintf(w, `  do-not-query-localhost: no
   msg-cache-size: 32m

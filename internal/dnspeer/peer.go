@@ -6,7 +6,13 @@ package dnspeer
 import (
 	"bufio"
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -44,6 +50,46 @@ type Options struct {
 	// Upstream, if valid, makes Unbound, dnsmasq and CoreDNS ask it for
 	// everything, with a cache before it; they have no zone of their own then.
 	Upstream netip.AddrPort
+	// At is where it listens, 127.0.0.1 if it is not valid.
+	At netip.Addr
+	// TLS makes Unbound answer by DNS over TLS beside.
+	TLS TLS
+}
+
+// TLS is where a server answers by DNS over TLS, and as whom: files in PEM form.
+type TLS struct {
+	Addr      netip.AddrPort
+	Cert, Key string
+}
+
+// Certificate makes a certificate for a DNS name that is its own authority, and
+// returns the files that it and its key are in.
+func Certificate(tb testing.TB, name string) (cert, key string) {
+	tb.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, private.Public(), private)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir := tb.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return cert, key
 }
 
 // Server is a running server. It ends with the test.
@@ -118,7 +164,10 @@ func (k Kind) Start(tb testing.TB, zone Zone, o Options) *Server {
 }
 
 func (k Kind) start(tb testing.TB, path string, zone Zone, o Options) (*Server, error) {
-	at, err := freePort()
+	if !o.At.IsValid() {
+		o.At = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	at, err := freePort(o.At)
 	if err != nil {
 		return nil, err
 	}
@@ -194,17 +243,17 @@ func soaQuery(apex string) []byte {
 	return append(q, 0, 6, 0, 1)
 }
 
-// freePort returns a loopback address with a port that is free for UDP and TCP.
-func freePort() (netip.AddrPort, error) {
+// freePort returns an address with a port that is free for UDP and TCP.
+func freePort(addr netip.Addr) (netip.AddrPort, error) {
 	var err error
 	for range 20 {
 		var l net.Listener
-		if l, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
+		if l, err = net.Listen("tcp", netip.AddrPortFrom(addr, 0).String()); err != nil {
 			return netip.AddrPort{}, err
 		}
 		at := netip.MustParseAddrPort(l.Addr().String())
 		var c net.PacketConn
-		c, err = net.ListenPacket("udp4", at.String())
+		c, err = net.ListenPacket("udp", at.String())
 		_ = l.Close() // either has only been tried
 		if err == nil {
 			_ = c.Close()
