@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"waggle/dns/forward"
+)
 
 // Status says in one screen whether a node is well and what is wrong.
 type Status struct {
@@ -11,8 +15,9 @@ type Status struct {
 	Reasons  []string `json:"reasons"`
 	Source   Source   `json:"source"`
 	Balancer Balancer `json:"balancer"`
-	DNS      []string `json:"dns"`  // addresses listened on
-	HTTP     []string `json:"http"` // likewise
+	DNS      []string `json:"dns"`               // addresses listened on
+	Forward  *Forward `json:"forward,omitempty"` // nil where names of others are refused
+	HTTP     []string `json:"http"`              // likewise
 	Counts   Counts   `json:"counts"`
 }
 
@@ -94,6 +99,12 @@ type BalancerEvent struct {
 	Protocol string    `json:"protocol"`
 	Backend  string    `json:"backend,omitempty"` // of a connect that failed
 	Cgroup   uint64    `json:"cgroup,omitempty"`  // id of the client's
+}
+
+// Forward is how names that are not ours are answered.
+type Forward struct {
+	Upstreams []forward.Status    `json:"upstreams"`
+	Cache     forward.CacheStatus `json:"cache"`
 }
 
 // Counts are the sizes of what the node knows and serves.

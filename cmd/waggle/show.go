@@ -178,6 +178,9 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		{"serves", fmt.Sprintf("%d VIPs, %d names", st.Counts.VIPs, st.Counts.Names)},
 		{"problems", strconv.Itoa(st.Counts.Problems)},
 	}
+	for _, l := range forwardLines(st.Forward) {
+		lines = slices.Insert(lines, len(lines)-4, l)
+	}
 	if z := st.Source.ZooKeeper; z != nil {
 		lines = slices.Insert(lines, 2, [2]string{"ZooKeeper", zooKeeperText(z, now)})
 	}
@@ -206,6 +209,29 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// forwardLines are a line on each upstream and one on the cache.
+func forwardLines(f *api.Forward) (lines [][2]string) {
+	if f == nil {
+		return nil
+	}
+	for _, u := range f.Upstreams {
+		text := u.Upstream + " " + u.State
+		if u.Latency > 0 {
+			text += ", " + u.Latency.Round(10*time.Microsecond).String()
+		}
+		text += fmt.Sprintf(", %d of %d questions failed", u.Failures, u.Asked)
+		if names := strings.Join(u.Zones, ", "); names != "." {
+			text += ", for " + names
+		}
+		if u.Error != "" {
+			text += ": " + u.Error
+		}
+		lines = append(lines, [2]string{"upstream", text})
+	}
+	c := f.Cache
+	return append(lines, [2]string{"cache", fmt.Sprintf("%.0f %% of %d questions, %d answers, %d negative", 100*c.HitRatio, c.Questions, c.Answers, c.Negatives)})
 }
 
 // zooKeeperText is one line on how the election of masters is seen.

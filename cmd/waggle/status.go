@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -35,10 +36,34 @@ func (d *daemon) status(s *agent.State) api.Status {
 	for _, a := range d.dns.Addrs() {
 		st.DNS = append(st.DNS, a.String())
 	}
+	d.forwardStatus(&st)
 	for _, a := range d.http.Addrs() {
 		st.HTTP = append(st.HTTP, a.String())
 	}
 	return st
+}
+
+// forwardStatus tells how names of others are answered. An upstream that does not
+// answer is a reason only where all of a zone do not: the others stand in for it.
+func (d *daemon) forwardStatus(st *api.Status) {
+	if d.forward == nil {
+		return
+	}
+	st.Forward = &api.Forward{Upstreams: d.forward.Status(), Cache: d.forward.CacheStatus()}
+	resting, all := map[string]int{}, map[string]int{}
+	for _, u := range st.Forward.Upstreams {
+		for _, z := range u.Zones {
+			all[z]++
+			if u.State == "resting" {
+				resting[z]++
+			}
+		}
+	}
+	for _, z := range slices.Sorted(maps.Keys(all)) {
+		if resting[z] == all[z] {
+			st.Reasons = append(st.Reasons, fmt.Sprintf("no upstream answers for names below %s", z))
+		}
+	}
 }
 
 // ejected lists who is out.

@@ -119,8 +119,7 @@ func parseReply(p []byte, body int, qtype uint16, cfg *Config) (r reply, ok bool
 	r.rcode, r.tc = int(flags&0xf), flags&flagTC != 0
 	e := &entry{flags: flags & (flagAD | 0xf), ede: edeNone}
 	cut := -1 // start of an OPT record
-	var answered, aliased bool
-	shortest, soa := uint32(1<<31-1), int64(-1)
+	seen := sight{shortest: 1<<31 - 1, soa: -1}
 	most := uint32(cfg.MaxTTL / time.Second)
 	var room [32]ttlAt
 	ttls := room[:0]
@@ -152,17 +151,7 @@ func parseReply(p []byte, body int, qtype uint16, cfg *Config) (r reply, ok bool
 			}
 			ttl := saneTTL(rec.ttl(p))
 			ttls = append(ttls, ttlAt{uint16(rec.fixed + 4 - body), min(ttl, most)})
-			if section < 2 {
-				shortest = min(shortest, ttl)
-			}
-			switch {
-			case section == 0 && (rec.rtype == qtype || qtype == typeANY):
-				answered = true
-			case section == 0 && rec.rtype == typeCNAME:
-				aliased = true
-			case section == 1 && rec.rtype == typeSOA && rec.end-rec.data >= 22:
-				soa = int64(min(ttl, binary.BigEndian.Uint32(p[rec.end-4:])))
-			}
+			seen.take(p, section, rec, ttl, qtype)
 		}
 	}
 	if r.rcode > 0xf { // which has no place in an answer without an OPT record
@@ -172,10 +161,31 @@ func parseReply(p []byte, body int, qtype uint16, cfg *Config) (r reply, ok bool
 		cut = off // bytes that nothing accounts for are not passed on
 	}
 	e.hold(p[body:cut], ttls)
-	e.negative = !answered && !(aliased && soa < 0 && r.rcode == rcodeSuccess)
-	e.age(shortest, soa, cfg)
+	e.negative = !seen.answered && !(seen.aliased && seen.soa < 0 && r.rcode == rcodeSuccess)
+	e.age(seen.shortest, seen.soa, cfg)
 	r.entry = e
 	return r, true
+}
+
+// sight is what of an answer's records decides what it is and for how long.
+type sight struct {
+	answered, aliased bool
+	shortest          uint32 // TTL of what is not merely additional
+	soa               int64  // how long it lets negative answers live, -1 without one
+}
+
+func (s *sight) take(p []byte, section int, rec record, ttl uint32, qtype uint16) {
+	if section < 2 {
+		s.shortest = min(s.shortest, ttl)
+	}
+	switch {
+	case section == 0 && (rec.rtype == qtype || qtype == typeANY):
+		s.answered = true
+	case section == 0 && rec.rtype == typeCNAME:
+		s.aliased = true
+	case section == 1 && rec.rtype == typeSOA && rec.end-rec.data >= 22:
+		s.soa = int64(min(ttl, binary.BigEndian.Uint32(p[rec.end-4:])))
+	}
 }
 
 // ttlAt is a TTL in the body of an answer.

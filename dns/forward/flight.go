@@ -270,7 +270,7 @@ func (f *flight) takeLocked(now time.Time, a *attempt, r reply) {
 func (a *attempt) failed(now time.Time, err error) {
 	a.up.fail(now, err)
 	f := a.flight
-	a.up.counts.failures.Inc()
+	a.up.counts.failures.inc()
 	f.locked(func() {
 		f.open--
 		if f.done {
@@ -314,7 +314,7 @@ func (f *flight) join(w waiter) bool {
 // serveStaleLocked answers who waits from what has expired. The flight goes on
 // for who comes next.
 func (f *flight) serveStaleLocked(now time.Time) {
-	f.r.metrics.results.stale.Add(float64(len(f.waiters)))
+	f.r.metrics.results.stale.Add(uint64(len(f.waiters)))
 	f.answerLocked(now, f.stale, f.r.cfg.StaleTTL)
 }
 
@@ -362,7 +362,7 @@ func (f *flight) giveUpLocked(now time.Time, cause error) {
 	if f.keep && e.ttl > 0 {
 		f.r.cache.put(f.key, e, true)
 	}
-	f.r.metrics.results.failed.Add(float64(len(f.waiters)))
+	f.r.metrics.results.failed.Add(uint64(len(f.waiters)))
 	f.answerLocked(now, e, 0)
 	f.endLocked()
 }

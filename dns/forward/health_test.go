@@ -2,14 +2,10 @@ package forward
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/netip"
 	"slices"
@@ -18,8 +14,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap/zaptest"
+
+	"waggle/internal/dnspeer"
 )
 
 // counted is how many questions each server has had.
@@ -129,7 +126,7 @@ func TestAllDeadServesWhatHasExpired(t *testing.T) {
 			t.Errorf("%v", m)
 		}
 	}
-	if n := testutil.ToFloat64(r.metrics.results.stale); n != 3 {
+	if n := r.metrics.results.stale.Load(); n != 3 {
 		t.Errorf("the metric says %v", n)
 	}
 	// What was not known cannot be served, and says why.
@@ -319,7 +316,7 @@ func TestALoopOfTwoStopsAtOnceAndGoesRoundTheOtherUpstream(t *testing.T) {
 	if m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("%v", m)
 	}
-	if n := testutil.ToFloat64(a.metrics.results.looped); n != 1 {
+	if n := a.metrics.results.looped.Load(); n != 1 {
 		t.Errorf("%v questions came back, want 1: the loop ran", n)
 	}
 	if s := a.Status()[0]; s.State != "resting" || s.Error != errLoop.Error() {
@@ -337,32 +334,14 @@ func TestALoopOfTwoStopsAtOnceAndGoesRoundTheOtherUpstream(t *testing.T) {
 	}
 }
 
-// authority makes a certificate for name and the pool that trusts it.
-func authority(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
-}
-
 func TestUpstreamsAreAskedByTLSUnderTheirName(t *testing.T) {
-	cert, roots := authority(t, "dns.example")
+	file, key := dnspeer.Certificate(t, "dns.example")
+	cert, err := tls.LoadX509KeyPair(file, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert.Leaf)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
 	if err != nil {
 		t.Fatal(err)

@@ -1,15 +1,20 @@
 package forward
 
 import (
-	"time"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// count is a counter that is shown to people too.
+type count struct{ atomic.Uint64 }
+
+func (c *count) inc() { c.Add(1) }
+
 // results count questions by what became of them.
 type results struct {
-	hit, stale, miss, joined, local, refused, looped, shed, failed prometheus.Counter
+	hit, stale, miss, joined, local, refused, looped, shed, failed count
 }
 
 type metrics struct {
@@ -18,8 +23,6 @@ type metrics struct {
 	spoofed    prometheus.Counter
 	malformed  prometheus.Counter
 	truncated  prometheus.Counter
-	attempts   *prometheus.CounterVec
-	failures   *prometheus.CounterVec
 	rtt        *prometheus.HistogramVec
 }
 
@@ -28,29 +31,17 @@ func newMetrics(reg prometheus.Registerer, r *Resolver) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	by := f.NewCounterVec(prometheus.CounterOpts{
-		Name: "waggle_forward_requests_total",
-		Help: "Questions about names that are not ours: hit, answered from the cache; stale, from what had expired; miss, by asking; joined, with one being asked; local, that never leave; refused, nobody to ask; looped, our own; shed, too many of one client; failed, nobody answered.",
-	}, []string{"result"})
 	m := &metrics{
-		results: results{
-			hit: by.WithLabelValues("hit"), stale: by.WithLabelValues("stale"), miss: by.WithLabelValues("miss"),
-			joined: by.WithLabelValues("joined"), local: by.WithLabelValues("local"), refused: by.WithLabelValues("refused"),
-			looped: by.WithLabelValues("looped"), shed: by.WithLabelValues("shed"), failed: by.WithLabelValues("failed"),
-		},
 		prefetched: counter("waggle_forward_prefetches_total", "Answers asked for anew before they expired."),
 		spoofed:    counter("waggle_forward_mismatches_total", "Messages from an upstream's address that answer nothing we asked: guesses of somebody else, or late."),
 		malformed:  counter("waggle_forward_malformed_total", "Answers of upstreams that could not be read."),
 		truncated:  counter("waggle_forward_truncated_total", "Answers of upstreams that were asked for again over TCP."),
-		attempts: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "waggle_forward_attempts_total", Help: "Questions sent to an upstream, by transport."}, []string{"upstream", "proto"}),
-		failures: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "waggle_forward_failures_total", Help: "Questions that an upstream did not answer."}, []string{"upstream"}),
 		// From 100 µs, a server next door, to 1.6 s.
 		rtt: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "waggle_forward_upstream_duration_seconds", Help: "Time an upstream took to answer.",
 			Buckets: prometheus.ExponentialBuckets(1e-4, 4, 8)}, []string{"upstream"}),
 	}
+	m.showResults(f)
 	gauge := func(name, help string, value func() float64) {
 		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
@@ -75,33 +66,61 @@ func newMetrics(reg prometheus.Registerer, r *Resolver) *metrics {
 	return m
 }
 
+// showResults shows the questions by result.
+func (m *metrics) showResults(f promauto.Factory) {
+	r := &m.results
+	for result, c := range map[string]*count{
+		"hit": &r.hit, "stale": &r.stale, "miss": &r.miss, "joined": &r.joined, "local": &r.local,
+		"refused": &r.refused, "looped": &r.looped, "shed": &r.shed, "failed": &r.failed,
+	} {
+		show(f, prometheus.CounterOpts{
+			Name:        "waggle_forward_requests_total",
+			Help:        "Questions about names that are not ours: hit, answered from the cache; stale, from what had expired; miss, by asking; joined, with one being asked; local, that never leave; refused, nobody to ask; looped, our own; shed, too many of one client; failed, nobody answered.",
+			ConstLabels: prometheus.Labels{"result": result},
+		}, c)
+	}
+}
+
+func show(f promauto.Factory, opts prometheus.CounterOpts, c *count) {
+	f.NewCounterFunc(opts, func() float64 { return float64(c.Load()) })
+}
+
 // counts are the metrics of one upstream. Looking them up by their labels takes
 // longer than all else that is done for an answer.
 type counts struct {
-	datagrams, streamed, failures prometheus.Counter
+	datagrams, streamed, failures count
 	rtt                           prometheus.Observer
 }
 
-func (m *metrics) of(u *upstream) counts {
+// showUpstream shows the counts of u.
+func (m *metrics) showUpstream(reg prometheus.Registerer, u *upstream) {
+	f := promauto.With(reg)
 	name, stream := u.String(), "tcp"
 	if u.TLSName != "" {
 		stream = "tls"
 	}
-	c := counts{
-		streamed: m.attempts.WithLabelValues(name, stream),
-		failures: m.failures.WithLabelValues(name), rtt: m.rtt.WithLabelValues(name),
+	attempts := func(proto string, c *count) {
+		show(f, prometheus.CounterOpts{
+			Name: "waggle_forward_attempts_total", Help: "Questions sent to an upstream, by transport.",
+			ConstLabels: prometheus.Labels{"upstream": name, "proto": proto},
+		}, c)
 	}
+	attempts(stream, &u.counts.streamed)
 	if u.udp != nil {
-		c.datagrams = m.attempts.WithLabelValues(name, "udp")
+		attempts("udp", &u.counts.datagrams)
 	}
-	return c
+	show(f, prometheus.CounterOpts{
+		Name: "waggle_forward_failures_total", Help: "Questions that an upstream did not answer.",
+		ConstLabels: prometheus.Labels{"upstream": name},
+	}, &u.counts.failures)
+	u.counts.rtt = m.rtt.WithLabelValues(name)
 }
 
 func (c *counts) asked(stream bool) {
 	if stream {
-		c.streamed.Inc()
+		c.streamed.inc()
 	} else {
-		c.datagrams.Inc()
+		c.datagrams.inc()
 	}
 }
 
@@ -120,29 +139,4 @@ func (h *health) Collect(ch chan<- prometheus.Metric) {
 		value := map[string]float64{"well": 1, "unsure": 0.5}[s.State]
 		ch <- prometheus.MustNewConstMetric(h.up, prometheus.GaugeValue, value, s.Upstream)
 	}
-}
-
-// Status is how one upstream stands.
-type Status struct {
-	Upstream string        `json:"upstream"`
-	State    string        `json:"state"` // well, unsure or resting
-	Latency  time.Duration `json:"latency_ns"`
-	Error    string        `json:"error,omitempty"` // the last one, since it last answered
-}
-
-// Status returns how the upstreams stand, in the order they were configured.
-func (r *Resolver) Status() []Status {
-	now := time.Now()
-	out := make([]Status, 0, len(r.upstreams))
-	for _, u := range r.upstreams {
-		standing, srtt := u.standing(now)
-		s := Status{Upstream: u.String(), State: [...]string{"well", "unsure", "resting"}[standing], Latency: srtt}
-		u.mu.Lock()
-		if u.lastErr != nil {
-			s.Error = u.lastErr.Error()
-		}
-		u.mu.Unlock()
-		out = append(out, s)
-	}
-	return out
 }

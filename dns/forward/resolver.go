@@ -50,10 +50,10 @@ func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Regis
 	known := map[Upstream]*upstream{}
 	groups := map[string]*group{}
 	for name, list := range cfg.Zones {
-		groups[name] = r.group(list, known)
+		groups[name] = r.group(name, list, known)
 	}
 	if len(cfg.Upstreams) > 0 {
-		groups["."] = r.group(cfg.Upstreams, known)
+		groups["."] = r.group(".", cfg.Upstreams, known)
 	}
 	var err error
 	if r.router, err = newRouter(cfg, groups); err != nil {
@@ -64,14 +64,14 @@ func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Regis
 	}
 	r.metrics = newMetrics(reg, r)
 	for _, u := range r.upstreams {
-		u.counts = r.metrics.of(u)
+		r.metrics.showUpstream(reg, u)
 	}
 	return r, nil
 }
 
 // group makes the upstreams of a list that known does not have: one server is
 // one upstream, with one health, in however many zones it is.
-func (r *Resolver) group(list []Upstream, known map[Upstream]*upstream) *group {
+func (r *Resolver) group(zone string, list []Upstream, known map[Upstream]*upstream) *group {
 	g := &group{}
 	for _, u := range list {
 		up := known[u]
@@ -89,6 +89,7 @@ func (r *Resolver) group(list []Upstream, known map[Upstream]*upstream) *group {
 			r.upstreams = append(r.upstreams, up)
 		}
 		if !slices.Contains(g.upstreams, up) {
+			up.zones = append(up.zones, zone)
 			g.upstreams = append(g.upstreams, up)
 		}
 	}
@@ -178,7 +179,7 @@ func (r *Resolver) Cached(dst, packet []byte, tcp bool) ([]byte, bool) {
 // hit appends what is remembered and fresh, and has it asked for anew if that is
 // worth it.
 func (r *Resolver) hit(dst []byte, q *question, key, packet []byte, e *entry, tcp bool, now time.Time) []byte {
-	r.metrics.results.hit.Inc()
+	r.metrics.results.hit.inc()
 	e.hits.Add(1)
 	if e.popular(now) && e.refreshing.CompareAndSwap(false, true) {
 		r.refresh(slices.Clone(key), slices.Clone(packet), e, now)
@@ -227,13 +228,13 @@ func (r *Resolver) ask(packet []byte, w waiter) []byte {
 	to := r.router.find(name)
 	switch {
 	case to.local:
-		r.metrics.results.local.Inc()
+		r.metrics.results.local.inc()
 		return appendNoSuchName(nil, q, to.apex, maxUDP)
 	case to.group == nil, q.class != 1:
-		r.metrics.results.refused.Inc()
+		r.metrics.results.refused.inc()
 		return failure(q, rcodeRefused, edeNone, maxUDP)
 	case r.loops(q, now):
-		r.metrics.results.looped.Inc()
+		r.metrics.results.looped.inc()
 		return failure(q, rcodeServFail, edeOther, maxUDP)
 	}
 	stale := r.cache.get(key, now)
@@ -243,11 +244,11 @@ func (r *Resolver) ask(packet []byte, w waiter) []byte {
 	case stale != nil && stale.negative:
 		stale = nil // RFC 8767 is about answers
 	case stale != nil && now.UnixNano() < stale.retryAt.Load():
-		r.metrics.results.stale.Inc()
+		r.metrics.results.stale.inc()
 		return stale.appendAnswer(nil, q, now, q.limit(w.tcp, maxUDP), maxUDP, r.cfg.StaleTTL)
 	}
 	if !r.admission.enter(w.client) {
-		r.metrics.results.shed.Inc()
+		r.metrics.results.shed.inc()
 		return failure(q, rcodeServFail, edeOther, maxUDP)
 	}
 	if !q.rd() {
@@ -262,7 +263,7 @@ func (r *Resolver) fly(key []byte, w waiter, to route, stale *entry, now time.Ti
 	for {
 		f, first := r.take(key, &w.q, to, stale)
 		if first {
-			r.metrics.results.miss.Inc()
+			r.metrics.results.miss.inc()
 			f.locked(func() {
 				f.waiters = append(f.room[:0], w)
 				f.startLocked(now)
@@ -270,7 +271,7 @@ func (r *Resolver) fly(key []byte, w waiter, to route, stale *entry, now time.Ti
 			return
 		}
 		if f.join(w) {
-			r.metrics.results.joined.Inc()
+			r.metrics.results.joined.inc()
 			return
 		}
 		// It has just landed, and is about to leave the table.

@@ -23,8 +23,6 @@ const hop = 10
 // somebody who does not know himself.
 const maxHops = 8
 
-const traceRoom = 4 + maxHops*hop
-
 var errLoop = errors.New("it forwards our own questions back to us")
 
 // appendTrace adds the marks a question came with to the OPT record of msg,

@@ -34,6 +34,7 @@ type upstream struct {
 	udp    *pool // nil for a server asked by TLS
 	stream *stream
 	near   bool // on this machine or a private network, so loops may go through it
+	zones  []string
 	counts counts
 
 	mu        sync.Mutex // guards the following
