@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"waggle/dns/guard"
+	"waggle/internal/dnspeer"
 )
 
 func TestWhatIsWrongWithTheDNSServerIsSaidByKey(t *testing.T) {
@@ -21,6 +22,23 @@ func TestWhatIsWrongWithTheDNSServerIsSaidByKey(t *testing.T) {
 	}
 	if strings.Contains(errs, "00112233") {
 		t.Error("a secret is shown")
+	}
+}
+
+func TestWhatIsWrongWithForwardingIsSaidByKey(t *testing.T) {
+	good, _ := dnspeer.Certificate(t, "dns.example")
+	for _, c := range []struct{ key, value, want string }{
+		{"ca_file", "/nowhere/ca.pem", "no such file"},
+		{"ca_file", writeFile(t, "ca.pem", "hello"), "no certificate"},
+		{"ca_file", good, ""},
+		{"upstreams", "tls://192.0.2.1", "needs #name"},
+		{"upstreams", "127.0.0.1:53", "is this server itself"},
+		{"zones", "corp.example", "is not zone=upstream"},
+	} {
+		code, _, errs := verb(t, "check-config", "--dns.forward."+c.key, c.value)
+		if c.want == "" && (code != 0 || errs != "") || c.want != "" && (code != exitFailed || !strings.Contains(errs, "dns.forward."+c.key+": ") || !strings.Contains(errs, c.want)) {
+			t.Errorf("%s %s: exit %d: %s", c.key, c.value, code, errs)
+		}
 	}
 }
 

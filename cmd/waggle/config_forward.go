@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ type forwardConfig struct {
 	Upstreams []string      `yaml:"upstreams" help:"DNS servers to ask: address, address:port, or tls://address#name; none means those of /etc/resolv.conf that are not us"`
 	Zones     []string      `yaml:"zones" help:"other servers for a name and what is below it, zone=upstream, once for each upstream"`
 	Local     []string      `yaml:"local" help:"names that are never asked for outside, with all below them"`
+	CAFile    string        `yaml:"ca_file" help:"file in PEM form with the authorities that the certificates of tls:// servers must come from; empty means the system's"`
 	Timeout   time.Duration `yaml:"timeout" help:"how long a question may take in all"`
 	Stale     time.Duration `yaml:"stale" help:"how long an answer that has expired is kept for when no upstream answers; 0 for not at all"`
 	CacheMB   uint16        `yaml:"cache_mb" help:"memory for answers, in MiB"`
@@ -78,39 +81,69 @@ func (c fileConfig) forwarder(own func(netip.AddrPort) bool, bad func(key, forma
 	return d
 }
 
+// roots are the authorities that certificates of upstreams must come from, nil
+// for the system's. What cannot be read is told to bad.
+func (f forwardConfig) roots(bad func(key, format string, args ...any)) *x509.CertPool {
+	if f.CAFile == "" {
+		return nil
+	}
+	text, err := os.ReadFile(f.CAFile)
+	if err != nil {
+		bad("dns.forward.ca_file", "%v", err)
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		bad("dns.forward.ca_file", "%s has no certificate in PEM form", f.CAFile)
+	}
+	return pool
+}
+
 // neverOutside are the names that only we could have, whether we have them or
 // not: the domains, and the reverse names of VIPs.
 func (c fileConfig) neverOutside() []string {
-	out := []string{c.DNS.Domain, reverse(netip.MustParsePrefix("198.51.100.0/24"))}
+	out := append([]string{c.DNS.Domain}, reverse(netip.MustParsePrefix("198.51.100.0/24"))...)
 	if c.DNS.DCOSDomain != "" {
 		out = append(out, c.DNS.DCOSDomain)
+	}
+	if c.DNS.CryptoID != "" {
+		out = append(out, c.DNS.CryptoID+".dcos.directory")
 	}
 	list := hostnet.Prefixes(c.VIP.First4, c.VIP.Last4)
 	if c.VIP.IPv6 {
 		list = append(list, hostnet.Prefixes(c.VIP.First6, c.VIP.Last6)...)
 	}
 	for _, p := range list {
-		if p.Bits()%8 == 0 && p.Addr().Is4() || p.Bits()%4 == 0 && p.Addr().Is6() {
-			out = append(out, reverse(p))
-		}
+		out = append(out, reverse(p)...)
 	}
 	return out
 }
 
-// reverse returns the name below which the reverse names of p are; p ends
-// between octets (RFC 1035 section 3.5) or, for IPv6, digits (RFC 3596).
-func reverse(p netip.Prefix) string {
-	var b strings.Builder
-	if p.Addr().Is4() {
-		a := p.Addr().As4()
-		for i := p.Bits()/8 - 1; i >= 0; i-- {
-			fmt.Fprintf(&b, "%d.", a[i])
+// reverse returns the names below which the reverse names of p are: one if p
+// ends between octets (RFC 1035 section 3.5) or, for IPv6, digits (RFC 3596),
+// else one for each part of it that does.
+func reverse(p netip.Prefix) (names []string) {
+	step, root := 8, "in-addr.arpa"
+	if p.Addr().Is6() {
+		step, root = 4, "ip6.arpa"
+	}
+	octets := p.Masked().Addr().AsSlice()
+	labels := (p.Bits() + step - 1) / step
+	for part := range 1 << (labels*step - p.Bits()) {
+		var b strings.Builder
+		for i := labels - 1; i >= 0; i-- {
+			at := i * step
+			digit := int(octets[at/8]) >> (8 - step - at%8) & (1<<step - 1)
+			if i == labels-1 {
+				digit += part
+			}
+			if step == 8 {
+				fmt.Fprintf(&b, "%d.", digit)
+			} else {
+				fmt.Fprintf(&b, "%x.", digit)
+			}
 		}
-		return b.String() + "in-addr.arpa"
+		names = append(names, b.String()+root)
 	}
-	a := p.Addr().As16()
-	for i := p.Bits()/4 - 1; i >= 0; i-- {
-		fmt.Fprintf(&b, "%x.", a[i/2]>>(4*(1-i%2))&0xf)
-	}
-	return b.String() + "ip6.arpa"
+	return names
 }

@@ -94,7 +94,7 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	server.Inherited = dns.Activated()
 	if cfg.DNS.Forward.On {
 		own := ownServer(cfg.DNS.addrPorts(ignore))
-		if d.forward, err = forward.New(cfg.forwarder(own, ignore), nil, log.Named("forward"), reg); err != nil {
+		if d.forward, err = forward.New(cfg.forwarder(own, ignore), cfg.DNS.Forward.roots(ignore), log.Named("forward"), reg); err != nil {
 			return nil, err
 		}
 		server.Forward = d.forward

@@ -67,6 +67,7 @@ func (c fileConfig) check() error {
 	}
 	if c.DNS.Forward.On {
 		c.forwarder(ownServer(c.DNS.addrPorts(ignore)), bad)
+		c.DNS.Forward.roots(bad)
 	}
 	switch c.LB.Backend {
 	case "auto", "ebpf", "ipvs", "none":
