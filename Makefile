@@ -24,7 +24,7 @@ build:
 # test runs everything; as root the privileged tests too.
 test:
 	@scripts/deps memcached iproute2 iputils-ping zookeeper qemu-system-x86 busybox-static
-	@scripts/deps nsd knot knot-dnsutils dnsutils
+	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
 # test-vm runs what is to run on other kernels, which test does too.
@@ -52,8 +52,8 @@ check: lint generate
 # conformance-dns runs the checks of internal/dnscheck against waggle, NSD, Knot
 # and CoreDNS, and says who fails which. `make test` does the first three.
 conformance-dns: $(COREDNS)
-	@scripts/deps nsd knot knot-dnsutils dnsutils
-	COREDNS=$(COREDNS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestConformance' ./dns
+	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq
+	COREDNS=$(COREDNS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestConformance|^TestNamesThatAreNotOurs' ./dns
 
 $(COREDNS):
 	GOBIN=$(@D) $(GO) install github.com/coredns/coredns@$(patsubst coredns-%,%,$(notdir $(@D)))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -19,6 +21,11 @@ import (
 // forwarding runs a server that asks upstreams for what is not ours, with what
 // more says.
 func forwarding(t *testing.T, cfg forward.Config, more ...func(*ServerConfig)) *Server {
+	t.Helper()
+	return forwardingFrom(t, testZone(), cfg, more...)
+}
+
+func forwardingFrom(t *testing.T, z *Zone, cfg forward.Config, more ...func(*ServerConfig)) *Server {
 	t.Helper()
 	r, err := forward.New(cfg, nil, zap.NewNop(), nil)
 	if err != nil {
@@ -38,7 +45,6 @@ func forwarding(t *testing.T, cfg forward.Config, more ...func(*ServerConfig)) *
 	for _, set := range more {
 		set(&server)
 	}
-	z := testZone()
 	return run(t, NewServer(onLoopback(server), func() *Zone { return z }, zap.NewNop(), nil))
 }
 
@@ -58,8 +64,11 @@ func corp() dnspeer.Zone {
 }
 
 func TestNamesThatAreNotOursAreForwarded(t *testing.T) {
-	for _, kind := range []dnspeer.Kind{dnspeer.NSD(), dnspeer.Knot(), dnspeer.Unbound(), dnspeer.Dnsmasq()} {
+	for _, kind := range []dnspeer.Kind{dnspeer.NSD(), dnspeer.Knot(), dnspeer.Unbound(), dnspeer.Dnsmasq(), dnspeer.CoreDNS(os.Getenv("COREDNS"))} {
 		t.Run(kind.Name, func(t *testing.T) {
+			if _, err := kind.Find(); err != nil && kind.Name == "CoreDNS" {
+				t.Skip("COREDNS does not say where it is: make conformance-dns builds it")
+			}
 			upstream := kind.Start(t, corp(), dnspeer.Options{})
 			cfg := forward.DefaultConfig()
 			cfg.Upstreams = []forward.Upstream{{Addr: upstream.Addr}}
@@ -187,6 +196,39 @@ func TestForwardedRepliesAnswerOptions(t *testing.T) {
 	m := with(protoTCP, "www.corp.example.", &dns.EDNS0_TCP_KEEPALIVE{Code: optionKeepalive})
 	if o := m.IsEdns0(); len(m.Answer) != 1 || o == nil || len(o.Option) != 1 || o.Option[0].Option() != optionKeepalive {
 		t.Errorf("over TCP: %v", m)
+	}
+}
+
+// TestASilentUpstreamDelaysNobodyElse floods a server with questions for one that
+// says nothing, for longer than the test lasts.
+func TestASilentUpstreamDelaysNobodyElse(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	upstream := dnspeer.NSD().Start(t, corp(), dnspeer.Options{})
+	cfg := forward.DefaultConfig()
+	cfg.Timeout, cfg.AttemptTimeout, cfg.InFlight = time.Hour, time.Hour, 64
+	cfg.Upstreams = []forward.Upstream{{Addr: netip.MustParseAddrPort(silent.LocalAddr().String())}}
+	cfg.Zones = map[string][]forward.Upstream{"corp.example": {{Addr: upstream.Addr}}}
+	for _, loop := range []Loop{LoopRaw, LoopPlain} {
+		s := forwarding(t, cfg, func(c *ServerConfig) { c.Loop, c.Readers = loop, 1 })
+		flood := dial(t, protoUDP, s.Addrs()[0])
+		for i := range 200 {
+			for j := range 50 {
+				if _, err := flood.Write(pack(t, question(fmt.Sprintf("n%d-%d.silent.example.", i, j), dns.TypeA))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if r := unpack(t, from(t, "127.0.0.1", s.Addrs()[0], pack(t, question(nameA, dns.TypeA)))); len(r.Answer) != 1 {
+				t.Fatalf("%s: a name of ours: %v", loop, r)
+			}
+			// From another address: the flood has what is left beside the others.
+			if r := unpack(t, from(t, "127.0.0.2", s.Addrs()[0], pack(t, question(fmt.Sprintf("n%d.corp.example.", i), dns.TypeA)))); r.Rcode != dns.RcodeNameError {
+				t.Fatalf("%s: a name of another upstream: %v", loop, r)
+			}
+		}
 	}
 }
 
