@@ -96,7 +96,7 @@ func (s *Source) learnPatience(ctx context.Context, master *url.URL, w *world) {
 }
 
 // call makes a call of the operator API that answers with one document.
-func (c *client) call(ctx context.Context, master *url.URL, name string, into any) error {
+func (c client) call(ctx context.Context, master *url.URL, name string, into any) error {
 	a, err := c.ask(ctx, master, http.MethodPost, "/api/v1", `{"type":"`+name+`"}`)
 	if err != nil {
 		return err

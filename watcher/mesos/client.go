@@ -2,6 +2,7 @@ package mesos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,13 +18,20 @@ import (
 // maxHops bounds how often a request is sent on to another master.
 const maxHops = 3
 
-// client speaks HTTP to masters.
+// client speaks the operator API to masters.
 type client struct {
-	http *transport.Client
+	*transport.Client
 }
+
+// errCredentials is said of a master's URL that has some, which would be shown
+// wherever masters are.
+var errCredentials = errors.New("a master's URL cannot have credentials in it; they belong into a file")
 
 // masterURL reads a configured master: host:port, or http(s)://host:port.
 func masterURL(text string) (*url.URL, error) {
+	if strings.Contains(text, "@") {
+		return nil, errCredentials
+	}
 	if !strings.Contains(text, "://") {
 		text = "http://" + text
 	}
@@ -46,13 +54,13 @@ type answer struct {
 
 // subscribe asks master, or whoever it says leads, for the event stream. The
 // caller closes the body.
-func (c *client) subscribe(ctx context.Context, master *url.URL) (*answer, error) {
+func (c client) subscribe(ctx context.Context, master *url.URL) (*answer, error) {
 	return c.ask(ctx, master, http.MethodPost, "/api/v1", `{"type":"SUBSCRIBE"}`)
 }
 
 // ask sends a request to master, or to whoever it says leads, and returns the
 // answer if that is JSON.
-func (c *client) ask(ctx context.Context, master *url.URL, method, path, body string) (*answer, error) {
+func (c client) ask(ctx context.Context, master *url.URL, method, path, body string) (*answer, error) {
 	at := &url.URL{Scheme: master.Scheme, Host: master.Host}
 	for range maxHops + 1 {
 		resp, peer, err := c.do(ctx, method, at.JoinPath(path), body)
@@ -60,7 +68,7 @@ func (c *client) ask(ctx context.Context, master *url.URL, method, path, body st
 			return nil, err
 		}
 		if resp.StatusCode == http.StatusOK {
-			if err := isJSON(resp); err != nil {
+			if err := c.isJSON(resp); err != nil {
 				resp.Body.Close()
 				return nil, fmt.Errorf("ask %s: %w", at.Host, err)
 			}
@@ -70,14 +78,13 @@ func (c *client) ask(ctx context.Context, master *url.URL, method, path, body st
 			}
 			return &answer{body, at, peer}, nil
 		}
-		said := reason(resp)
+		said := c.Said(resp)
 		if !transport.IsRedirect(resp.StatusCode) {
-			return nil, fmt.Errorf("ask %s: %w", at.Host, &statusError{resp.StatusCode, resp.Status + said})
+			return nil, fmt.Errorf("ask %s: %w", at.Host, &statusError{resp.StatusCode, said})
 		}
-		// Scheme-relative: "//host:port/api/v1", or without a path.
-		to, err := at.Parse(resp.Header.Get("Location"))
-		if err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
-			return nil, fmt.Errorf("ask %s: cannot follow redirect to %q", at.Host, resp.Header.Get("Location"))
+		to, err := c.Redirect(resp)
+		if err != nil {
+			return nil, fmt.Errorf("ask %s: %w", at.Host, err)
 		}
 		at = &url.URL{Scheme: to.Scheme, Host: to.Host}
 	}
@@ -93,7 +100,7 @@ type statusError struct {
 // Error returns the status line and the beginning of what was said with it.
 func (e *statusError) Error() string { return e.text }
 
-func (c *client) do(ctx context.Context, method string, to *url.URL, body string) (*http.Response, netip.AddrPort, error) {
+func (c client) do(ctx context.Context, method string, to *url.URL, body string) (*http.Response, netip.AddrPort, error) {
 	var peer netip.AddrPort
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 		if a, ok := i.Conn.RemoteAddr().(*net.TCPAddr); ok {
@@ -111,7 +118,7 @@ func (c *client) do(ctx context.Context, method string, to *url.URL, body string
 	if method == http.MethodGet {
 		req.Header.Set("Accept-Encoding", "gzip") // a stream never is
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return nil, peer, err
 	}
@@ -119,20 +126,10 @@ func (c *client) do(ctx context.Context, method string, to *url.URL, body string
 }
 
 // isJSON refuses an answer of another kind, a proxy's page say.
-func isJSON(resp *http.Response) error {
+func (c client) isJSON(resp *http.Response) error {
 	t, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if t != "application/json" {
-		return fmt.Errorf("answer is %q, not application/json", t)
+		return fmt.Errorf("answer is %q, not application/json", c.Strike(t))
 	}
 	return nil
-}
-
-// reason closes the answer and returns the beginning of its text.
-func reason(resp *http.Response) string {
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 300))
-	if s := strings.TrimSpace(string(text)); s != "" {
-		return ": " + s
-	}
-	return ""
 }

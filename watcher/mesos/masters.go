@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"waggle/watcher/transport"
 	"waggle/watcher/zk"
 )
 
@@ -68,6 +69,15 @@ func (m *masters) urls() []*url.URL {
 		if !slices.ContainsFunc(out, func(o *url.URL) bool { return *o == *u }) {
 			out = append(out, u)
 		}
+	}
+	return out
+}
+
+// hosts are elected masters, by address and by name.
+func (m *masters) hosts(elected []zk.Member) []transport.Host {
+	var out []transport.Host
+	for _, e := range elected {
+		out = append(out, transport.Host{URL: &url.URL{Scheme: m.scheme, Host: e.Addr}, Name: e.Hostname})
 	}
 	return out
 }

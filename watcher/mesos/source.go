@@ -29,6 +29,11 @@ type Config struct {
 	Election Election
 	// HTTPS is how masters that were elected are spoken to.
 	HTTPS bool
+	// TLS and Auth are how masters are told from others, and we from others. What
+	// is secret of it goes to masters that are configured or elected, and to no
+	// other that one of them names.
+	TLS  transport.TLS
+	Auth transport.Auth
 	// Resolve looks up the host names of masters, agents and frameworks. It
 	// must not ask this daemon, which may be the node's resolver. Nil means
 	// net.DefaultResolver.
@@ -87,20 +92,48 @@ func DefaultConfig() Config {
 	}
 }
 
+// urls returns the configured masters, and what is wrong with the others.
+func (c Config) urls() (good []*url.URL, err error) {
+	for _, m := range c.Masters {
+		u, wrong := masterURL(m)
+		if wrong != nil {
+			err = errors.Join(err, wrong)
+			continue
+		}
+		good = append(good, u)
+	}
+	return good, err
+}
+
+// Check returns what is wrong with the masters.
+func (c Config) Check() error {
+	_, err := c.urls()
+	return err
+}
+
 // Addrs returns the configured masters that are given by address, in their
 // order.
 func (c Config) Addrs() []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, m := range c.Masters {
-		u, err := masterURL(m)
-		if err != nil {
-			continue // New says so
-		}
+	urls, _ := c.urls()
+	for _, u := range urls {
 		if a, err := netip.ParseAddrPort(u.Host); err == nil {
 			out = append(out, a)
 		}
 	}
 	return slices.Clip(out)
+}
+
+// Transport returns how masters are spoken to.
+func (c Config) Transport() transport.Config {
+	t := transport.Config{
+		Name: "mesos", Resolve: c.Resolve, DialTimeout: c.DialTimeout, FirstByte: c.FirstByte, TLS: c.TLS, Auth: c.Auth,
+	}
+	urls, _ := c.urls()
+	for _, u := range urls {
+		t.Hosts = append(t.Hosts, transport.Host{URL: u})
+	}
+	return t
 }
 
 // Status is how the source stands.
@@ -115,7 +148,7 @@ type Status struct {
 type Source struct {
 	cfg     Config
 	masters *masters
-	client  *client
+	client  client
 	log     *zap.Logger
 	metrics *metrics
 
@@ -143,28 +176,21 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) (*Source, error
 		cfg.Resolve = watcher.SystemLookup
 	}
 	s := &Source{cfg: cfg, log: log, lookup: make(chan struct{}, 1), last: &model.Snapshot{}}
-	var configured []*url.URL
-	for _, m := range cfg.Masters {
-		u, err := masterURL(m)
-		if err != nil {
-			return nil, err
-		}
-		configured = append(configured, u)
+	configured, err := cfg.urls()
+	if err != nil {
+		return nil, err
 	}
 	scheme := "http"
 	if cfg.HTTPS {
 		scheme = "https"
 	}
 	s.masters = newMasters(scheme, configured, cfg.Addrs())
+	if s.client.Client, err = transport.New(cfg.Transport(), log, reg); err != nil {
+		return nil, err
+	}
 	if !slices.Contains(Polls(), string(cfg.Poll)) {
 		return nil, fmt.Errorf("poll %q is none of %v", cfg.Poll, Polls())
 	}
-	asks := transport.Config{Name: "mesos", Resolve: cfg.Resolve, DialTimeout: cfg.DialTimeout, FirstByte: cfg.FirstByte}
-	by, err := transport.New(asks, log, reg)
-	if err != nil {
-		return nil, err
-	}
-	s.client = &client{by}
 	s.metrics = newMetrics(reg, func() time.Time { return s.Status().LastEvent })
 	return s, nil
 }
@@ -210,6 +236,7 @@ func (s *Source) Run(ctx context.Context, publish func(*model.Snapshot)) error {
 
 // elected takes the outcome of an election.
 func (s *Source) elected(members []zk.Member) {
+	s.client.Trust(s.masters.hosts(members)...) // before they are asked
 	s.masters.elect(members)
 	s.turn.Lock()
 	defer s.turn.Unlock()

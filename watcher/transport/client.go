@@ -85,13 +85,13 @@ func (c *Client) Redirect(resp *http.Response) (*url.URL, error) {
 	from := resp.Request.URL
 	// Scheme-relative with Mesos: "//host:port/api/v1", or without a path.
 	to, err := from.Parse(resp.Header.Get("Location"))
-	switch {
-	case err != nil: // which quotes
+	if err != nil { // whose text quotes it
 		return nil, errors.New("cannot follow redirect: its Location is no URL")
-	case to.Host == "" || to.Scheme != "http" && to.Scheme != "https":
-		return nil, errors.New("cannot follow redirect: its Location is no http(s) URL with a host")
 	}
-	at := c.Strike(to.Scheme + "://" + to.Host)
+	at := c.Strike(to.Scheme + "://" + to.Host) // the rest may hold anything
+	if to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
+		return nil, fmt.Errorf("cannot follow redirect to %q", at)
+	}
 	if from.Scheme == "https" && to.Scheme == "http" {
 		return nil, fmt.Errorf("redirect from https to %s is not followed", at)
 	}

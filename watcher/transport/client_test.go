@@ -251,8 +251,8 @@ func TestRedirects(t *testing.T) {
 		"to http, without credentials": {"https://m1.example:5050", "http://m1.example:5050", transport.Auth{}, "!from https"},
 		"without credentials":          {"http://m1.example:5050", "//other:1/", transport.Auth{}, "http://other:1/"},
 		"with user information":        {"http://m1.example:5050", "//u:p@other:1/", transport.Auth{}, "http://other:1/"},
-		"to a file":                    {"http://m1.example:5050", "file:///etc/passwd", transport.Auth{}, "!no http(s) URL"},
-		"to nothing":                   {"http://m1.example:5050", "http://", transport.Auth{}, "!no http(s) URL"},
+		"to a file":                    {"http://m1.example:5050", "file:///etc/passwd", transport.Auth{}, "!cannot follow redirect to"},
+		"to nothing":                   {"http://m1.example:5050", "http://", transport.Auth{}, "!cannot follow redirect to"},
 		"to rubbish":                   {"http://m1.example:5050", "http://[", transport.Auth{}, "!is no URL"},
 	}
 	for name, tt := range tests {

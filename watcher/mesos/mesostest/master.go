@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,7 @@ type Master struct {
 	mu      sync.Mutex // guards the following
 	picture []byte     // first record of a new stream
 	answer  http.Handler
+	accepts func(*http.Request) bool // nil for everybody
 	streams []*stream
 	change  chan struct{} // closed and replaced when streams changes
 	asked   int
@@ -45,12 +47,14 @@ func Serve(picture []byte) *Master {
 	return m
 }
 
-// ServeOn is Serve on a listener of the caller's, which the Master closes.
+// ServeOn is Serve on a listener of the caller's, of TLS or of another namespace
+// say, which the Master closes.
 func ServeOn(l net.Listener, picture []byte) *Master {
-	m := &Master{picture: picture, change: make(chan struct{})}
+	m := &Master{picture: picture, change: make(chan struct{}), answers: map[string][]byte{}}
 	m.server = httptest.NewUnstartedServer(http.HandlerFunc(m.serve))
 	m.server.Listener.Close()
 	m.server.Listener = l
+	m.server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that are meant to fail
 	m.server.Start()
 	return m
 }
@@ -79,6 +83,14 @@ func (m *Master) SetAnswer(h http.Handler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.answer = h
+}
+
+// SetGuard makes the Master answer 401 to what accepts refuses, quoting what was
+// sent, as a careless server might.
+func (m *Master) SetGuard(accepts func(*http.Request) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.accepts = accepts
 }
 
 // SetDocument sets the JSON that answers a call, "GET_FLAGS" say, or a GET of a
@@ -197,9 +209,13 @@ func (m *Master) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	m.mu.Lock()
-	answer := m.answer
+	answer, accepts := m.answer, m.accepts
 	m.asked++
 	m.mu.Unlock()
+	if accepts != nil && !accepts(r) {
+		http.Error(w, "not for "+r.Header.Get("Authorization"), http.StatusUnauthorized)
+		return
+	}
 	if answer != nil {
 		answer.ServeHTTP(w, r)
 		return
