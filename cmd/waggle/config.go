@@ -120,7 +120,7 @@ func readConfig(path string) (fileConfig, error) {
 		return cfg, fmt.Errorf("read configuration: %w", err)
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
-		err = readMesosDNS(text, &cfg)
+		err = readMesosDNS(text, name, &cfg)
 	} else {
 		err = decodeYAML(text, &cfg)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waggle/internal/hostnet"
+	"waggle/watcher"
 	"waggle/watcher/mesos"
 	"waggle/watcher/zk"
 )
@@ -21,11 +22,17 @@ type mesosConfig struct {
 	PollInterval time.Duration `yaml:"poll_interval" help:"how often to ask for the whole state"`
 	Reregister   time.Duration `yaml:"reregister_timeout" help:"how long to serve the tasks of agents that a new master has not heard from, where it does not say"`
 	EmptyHold    time.Duration `yaml:"empty_hold" help:"how long a master must show no agents at all before that is believed"`
+
+	Auth authConfig `yaml:"auth"`
+	TLS  tlsConfig  `yaml:"tls"`
 }
 
 func defaultMesosConfig() mesosConfig {
 	m := mesos.DefaultConfig()
-	return mesosConfig{Poll: m.Poll, PollInterval: m.PollInterval, Reregister: m.ReregisterTimeout, EmptyHold: m.EmptyHold}
+	return mesosConfig{
+		Poll: m.Poll, PollInterval: m.PollInterval, Reregister: m.ReregisterTimeout, EmptyHold: m.EmptyHold,
+		Auth: defaultAuthConfig(), TLS: defaultTLSConfig(),
+	}
 }
 
 // zkURL is a ZooKeeper URL as configured. It is printed without its password.
@@ -37,13 +44,17 @@ func (u *zkURL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String returns the URL with the password left out.
+// String returns the URL with the password left out, and nothing of one that
+// cannot be read and might have a password anywhere.
 func (u zkURL) String() string {
 	l, err := zk.Parse(string(u))
-	if err != nil || l.Auth == "" {
-		return string(u)
+	switch {
+	case err == nil && l.Auth != "":
+		return l.String()
+	case err != nil && strings.Contains(string(u), "@"):
+		return "***"
 	}
-	return l.String()
+	return string(u)
 }
 
 // configured reports whether there is a master to follow.
@@ -52,6 +63,9 @@ func (c mesosConfig) configured() bool { return len(c.Masters) > 0 || c.ZK != ""
 // check returns what is wrong with the keys.
 func (c mesosConfig) check() error {
 	var errs []error
+	if err := c.source(nil, nil).Check(); err != nil {
+		errs = append(errs, fmt.Errorf("mesos.masters: %w", err))
+	}
 	if c.ZK != "" {
 		if _, err := zk.Read(string(c.ZK)); err != nil {
 			errs = append(errs, fmt.Errorf("mesos.zk: %w", err))
@@ -78,10 +92,11 @@ func (c mesosConfig) detector(r *hostnet.Resolver) (_ zk.Config, ok bool, err er
 	return d, true, err
 }
 
-func (c mesosConfig) source(r *hostnet.Resolver, e mesos.Election) mesos.Config {
+func (c mesosConfig) source(lookup watcher.Lookup, e mesos.Election) mesos.Config {
 	m := mesos.DefaultConfig()
-	m.Masters, m.HTTPS, m.Resolve, m.Election = c.Masters, c.HTTPS, r.Lookup, e
+	m.Masters, m.HTTPS, m.Resolve, m.Election = c.Masters, c.HTTPS, lookup, e
 	m.Poll, m.PollInterval = c.Poll, c.PollInterval
 	m.ReregisterTimeout, m.EmptyHold = c.Reregister, c.EmptyHold
+	m.TLS, m.Auth = c.TLS.transport(), c.Auth.transport()
 	return m
 }

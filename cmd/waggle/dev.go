@@ -109,7 +109,9 @@ func runDev(ctx context.Context, e env, cfg fileConfig, cc devcluster.Config, fi
 }
 
 func openDevDaemon(cfg fileConfig, cluster *devcluster.Cluster, log *zap.Logger) (*daemon, error) {
-	cfg.Mesos.Masters = nil
+	// Whom a node follows, and its credentials, are none of the cluster's business.
+	m := defaultMesosConfig()
+	cfg.Mesos.Masters, cfg.Mesos.ZK, cfg.Mesos.HTTPS, cfg.Mesos.Auth, cfg.Mesos.TLS = nil, "", false, m.Auth, m.TLS
 	for _, m := range cluster.Masters() {
 		cfg.Mesos.Masters = append(cfg.Mesos.Masters, m.String())
 	}

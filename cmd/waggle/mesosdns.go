@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -31,15 +32,20 @@ type mesosDNSConfig struct {
 	SOARetry               int64
 	SOAExpire              int64
 	MesosHTTPSOn           bool
+	CACertFile             string
+	CertFile               string
+	KeyFile                string
+	MesosAuthentication    string
+	IAMConfigFile          string
 	Zk                     string
 	ExternalOn             bool
 	Resolvers              []string
 	ZoneResolvers          map[string][]string
 }
 
-// readMesosDNS lays a mesos-dns config.json over cfg, with mesos-dns' own
-// defaults for what it leaves out.
-func readMesosDNS(text []byte, cfg *fileConfig) error {
+// readMesosDNS lays a mesos-dns config.json, read from name, over cfg, with
+// mesos-dns' own defaults for what it leaves out.
+func readMesosDNS(text []byte, name string, cfg *fileConfig) error {
 	m := mesosDNSConfig{
 		Domain: "mesos", Listener: "0.0.0.0", Port: 53, TTL: 60,
 		HTTPOn: true, HTTPListener: "0.0.0.0", HTTPPort: 8123,
@@ -57,6 +63,9 @@ func readMesosDNS(text []byte, cfg *fileConfig) error {
 		for i, a := range m.Masters {
 			cfg.Mesos.Masters[i] = "https://" + a
 		}
+	}
+	if err := m.credentials(name, &cfg.Mesos); err != nil {
+		return err
 	}
 	seconds := func(n int64) time.Duration { return time.Duration(n) * time.Second }
 	d := &cfg.DNS
@@ -81,6 +90,28 @@ func readMesosDNS(text []byte, cfg *fileConfig) error {
 	cfg.HTTP.Listen = ""
 	if m.HTTPOn {
 		cfg.HTTP.Listen = net.JoinHostPort(m.HTTPListener, strconv.Itoa(m.HTTPPort))
+	}
+	return nil
+}
+
+// credentials takes over how masters are spoken to. A secret in the configuration
+// itself stays there, as in any file that has credentials.
+func (m mesosDNSConfig) credentials(name string, cfg *mesosConfig) error {
+	cfg.TLS = tlsConfig{
+		CAFile: m.CACertFile, CertFile: m.CertFile, KeyFile: m.KeyFile,
+		Verify: m.CACertFile != "", // mesos-dns believes any certificate without
+	}
+	switch m.MesosAuthentication {
+	case "":
+	case "basic":
+		cfg.Auth.CredentialsFile = name
+	case "iam":
+		if m.IAMConfigFile == "" {
+			return errors.New("mesosAuthentication is iam without an IAMConfigFile")
+		}
+		cfg.Auth.ServiceAccount = m.IAMConfigFile
+	default:
+		return fmt.Errorf("mesosAuthentication %q is neither basic nor iam", m.MesosAuthentication)
 	}
 	return nil
 }

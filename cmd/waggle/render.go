@@ -98,7 +98,7 @@ func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format)
 	if err != nil {
 		return nil, err
 	}
-	asAnswered(snap, cfg.Mesos.source(resolver, nil).Addrs())
+	asAnswered(snap, cfg.Mesos.source(nil, nil).Addrs())
 	stages := cfg.agent()
 	if len(cfg.LB.Node) == 0 {
 		stages.DNS.NodeAddrs = nil // what is rendered does not depend on where

@@ -41,7 +41,11 @@ func newRun(e env) *cobra.Command {
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
-		d, err := openDaemon(cfg, newLogger(cfg.Log, e.stderr))
+		log := newLogger(cfg.Log, e.stderr)
+		if err := cfg.inspect(func(err error) { log.Warn("unwise", zap.Error(err)) }); err != nil {
+			log.Warn("credentials cannot be used; what needs them waits", zap.Error(err))
+		}
+		d, err := openDaemon(cfg, log)
 		if err != nil {
 			return err
 		}

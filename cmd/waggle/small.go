@@ -37,7 +37,7 @@ func readVersion() versionInfo {
 	return versionInfo{Version: b.Main.Version, Go: b.GoVersion}
 }
 
-func newCheckConfig(env) *cobra.Command {
+func newCheckConfig(e env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "check-config",
 		Short:   "Say what is wrong with a configuration",
@@ -47,6 +47,9 @@ func newCheckConfig(env) *cobra.Command {
 	flags, out := addConfigFlags(cmd), addOutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := flags.load()
+		if err == nil {
+			err = cfg.inspect(func(err error) { fmt.Fprintln(e.stderr, "warning:", err) })
+		}
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"context"
+	"net/netip"
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waggle/internal/hostnet"
@@ -53,6 +57,26 @@ func (d *daemon) openMesos(r *hostnet.Resolver, reg prometheus.Registerer) error
 		d.zk = zk.New(cfg, d.log.Named("zookeeper"), reg)
 		election = d.zk
 	}
-	d.source, err = mesos.New(d.cfg.Mesos.source(r, election), d.log.Named("mesos"), reg)
+	d.source, err = mesos.New(d.cfg.Mesos.source(d.lookup(r), election), d.log.Named("mesos"), reg)
 	return err
+}
+
+// lookup returns what looks names up for sources: past ourselves, but for the
+// masters' names in the domain, which nobody else may know. A service account's
+// login_endpoint often has one.
+func (d *daemon) lookup(r *hostnet.Resolver) watcher.Lookup {
+	return func(ctx context.Context, host string) ([]netip.Addr, error) {
+		name, ok := strings.CutSuffix(strings.TrimSuffix(strings.ToLower(host), "."), "."+d.cfg.DNS.Domain)
+		if d.source == nil || !ok || name != "leader" && name != "master" {
+			return r.Lookup(ctx, host)
+		}
+		var addrs []netip.Addr
+		for _, m := range d.source.Masters() {
+			addrs = append(addrs, m.Addr())
+		}
+		if len(addrs) == 0 {
+			return r.Lookup(ctx, host)
+		}
+		return addrs, nil
+	}
 }

@@ -202,6 +202,10 @@ func (s *Source) Status() Status {
 	return s.status
 }
 
+// Masters returns the masters that are known by address now, the leader first if
+// an election told. It is safe for concurrent use.
+func (s *Source) Masters() []netip.AddrPort { return s.masters.addrs() }
+
 func (s *Source) setStatus(f func(*Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

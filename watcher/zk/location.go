@@ -63,6 +63,12 @@ func Parse(text string) (Location, error) {
 		return l, errors.New("ZooKeeper URL has no path: the masters register below one, often /mesos")
 	}
 	hosts, path := rest[:slash], rest[slash:]
+	quiet := func(err error) error {
+		if strings.Contains(path, "@") {
+			return errors.New("ZooKeeper URL has an @ behind its first slash, where its path begins: a password cannot have a slash")
+		}
+		return err
+	}
 	if at := strings.LastIndexByte(hosts, '@'); at >= 0 {
 		l.Auth, hosts = hosts[:at], hosts[at+1:]
 		if user, _, ok := strings.Cut(l.Auth, ":"); !ok || user == "" {
@@ -72,14 +78,14 @@ func Parse(text string) (Location, error) {
 	for host := range strings.SplitSeq(hosts, ",") {
 		server, err := parseServer(strings.TrimSpace(host))
 		if err != nil {
-			return Location{}, err
+			return Location{}, quiet(err)
 		}
 		l.Servers = append(l.Servers, server)
 	}
 	var err error
 	l.Path, err = parsePath(path)
 	if err != nil {
-		return Location{}, err
+		return Location{}, quiet(err)
 	}
 	return l, nil
 }
