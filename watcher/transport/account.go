@@ -37,7 +37,7 @@ type account struct {
 func parseAccount(text []byte) (*account, error) {
 	var j struct {
 		UID      string `json:"uid"`
-		Key      secret `json:"private_key"`
+		Key      string `json:"private_key"`
 		Endpoint string `json:"login_endpoint"`
 		Scheme   string `json:"scheme"`
 	}
@@ -78,7 +78,7 @@ func parseKey(text []byte) (*rsa.PrivateKey, error) {
 }
 
 // sign returns a JSON Web Token (RFC 7519) of the account, by RS256.
-func (a *account) sign(until time.Time) (secret, error) {
+func (a *account) sign(until time.Time) (string, error) {
 	claims, err := json.Marshal(map[string]any{"uid": a.uid, "exp": until.Unix()})
 	if err != nil {
 		return "", err
@@ -90,12 +90,12 @@ func (a *account) sign(until time.Time) (secret, error) {
 	if err != nil {
 		return "", err
 	}
-	return secret(text + "." + encode(signature)), nil
+	return text + "." + encode(signature), nil
 }
 
 // ask exchanges what a signs for a token. seen is told all that is secret in it.
 // Its errors quote nothing of the answer.
-func (a *account) ask(ctx context.Context, by http.RoundTripper, seen func(secret)) (secret, error) {
+func (a *account) ask(ctx context.Context, by http.RoundTripper, seen func(string)) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	signed, err := a.sign(time.Now().Add(loginValid))
@@ -103,7 +103,7 @@ func (a *account) ask(ctx context.Context, by http.RoundTripper, seen func(secre
 		return "", fmt.Errorf("sign as %s: %w", a.uid, err)
 	}
 	seen(signed)
-	body, err := json.Marshal(map[string]string{"uid": a.uid, "token": string(signed)})
+	body, err := json.Marshal(map[string]string{"uid": a.uid, "token": signed})
 	if err != nil {
 		return "", err
 	}
@@ -127,7 +127,7 @@ func (a *account) ask(ctx context.Context, by http.RoundTripper, seen func(secre
 	if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&answer) != nil {
 		return "", errors.New("answer is not JSON with a token")
 	}
-	return secret(answer.Token), nil
+	return answer.Token, nil
 }
 
 // expiry is until when a token is good, which only its issuer need be able to

@@ -88,7 +88,7 @@ func (c *Client) Redirect(resp *http.Response) (*url.URL, error) {
 	if err != nil { // whose text quotes it
 		return nil, errors.New("cannot follow redirect: its Location is no URL")
 	}
-	at := c.Strike(to.Scheme + "://" + to.Host) // the rest may hold anything
+	at := short(c.Strike(to.Scheme + "://" + to.Host)) // the rest may hold anything
 	if to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
 		return nil, fmt.Errorf("cannot follow redirect to %q", at)
 	}
@@ -117,12 +117,21 @@ func IsRedirect(code int) bool {
 func (c *Client) Said(resp *http.Response) string {
 	defer resp.Body.Close()
 	defer time.AfterFunc(saidPatience, func() { resp.Body.Close() }).Stop()
+	said := short(c.Strike(resp.Status))
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxSaidRead))
-	said := c.Strike(resp.Status)
-	if s := strings.TrimSpace(c.Strike(string(text))); s != "" {
-		said += ": " + strings.ToValidUTF8(s[:min(len(s), maxSaid)], "")
+	quoted := c.Strike(string(text))
+	if len(text) == maxSaidRead { // what is last may be the beginning of a secret
+		quoted = quoted[:max(0, len(quoted)-c.files.secrets.longest())]
+	}
+	if s := strings.TrimSpace(quoted); s != "" {
+		said += ": " + short(s)
 	}
 	return said
+}
+
+// short returns the beginning of what another said.
+func short(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxSaid)], "")
 }
 
 // Strike returns text without the secrets that were sent or read.
@@ -145,7 +154,7 @@ func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, fmt.Errorf("%s %w", req.URL.Host, ErrUntrusted)
 	}
-	header, err := c.header(req.Context(), "")
+	header, err := c.header(req.Context(), secret{})
 	if err != nil {
 		closeBody(req)
 		return nil, err
@@ -174,8 +183,8 @@ func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
 func (c *Client) send(req *http.Request, body io.ReadCloser, header secret) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	out.Body = body
-	if header != "" {
-		out.Header.Set("Authorization", string(header))
+	if text := header.reveal(); text != "" {
+		out.Header.Set("Authorization", text)
 	}
 	resp, err := c.base.RoundTrip(out)
 	if resp != nil {
@@ -193,7 +202,7 @@ func (c *Client) header(ctx context.Context, refused secret) (secret, error) {
 	case c.files.header != nil:
 		return c.files.header.get()
 	}
-	return "", nil
+	return secret{}, nil
 }
 
 func closeBody(req *http.Request) {

@@ -98,7 +98,7 @@ func (f *files) parseCredentials(text []byte) (secret, error) {
 	if !bytes.HasPrefix(text, []byte("{")) {
 		principal, password, ok := strings.Cut(string(text), ":")
 		if !ok {
-			return "", errors.New("is neither principal:password nor JSON")
+			return secret{}, errors.New("is neither principal:password nor JSON")
 		}
 		return f.basic(principal, password)
 	}
@@ -108,7 +108,7 @@ func (f *files) parseCredentials(text []byte) (secret, error) {
 		MesosCredentials credentials
 	}
 	if json.Unmarshal(text, &c) != nil { // whose errors may quote
-		return "", errors.New("is not JSON with principal and secret")
+		return secret{}, errors.New("is not JSON with principal and secret")
 	}
 	if c.Principal == "" && c.Secret == "" {
 		c.credentials = c.MesosCredentials
@@ -120,33 +120,33 @@ func (f *files) parseCredentials(text []byte) (secret, error) {
 func (f *files) basic(principal, password string) (secret, error) {
 	switch {
 	case principal == "":
-		return "", errors.New("names no principal")
+		return secret{}, errors.New("names no principal")
 	case strings.Contains(principal, ":"):
-		return "", errors.New("a principal cannot have a colon in basic authentication")
+		return secret{}, errors.New("a principal cannot have a colon in basic authentication")
 	case password == "":
-		return "", errors.New("has an empty secret")
+		return secret{}, errors.New("has an empty secret")
 	case !printable(principal + password):
-		return "", errors.New("has control characters in the principal or the secret")
+		return secret{}, errors.New("has control characters in the principal or the secret")
 	}
-	f.secrets.add(secret(password))
+	f.secrets.add(password)
 	encoded := base64.StdEncoding.EncodeToString([]byte(principal + ":" + password))
-	f.secrets.add(secret(encoded))
-	return secret("Basic " + encoded), nil
+	f.secrets.add(encoded)
+	return hide("Basic " + encoded), nil
 }
 
 // token returns the header that carries a token.
 func (f *files) token(scheme TokenScheme, token string) (secret, error) {
 	switch {
 	case token == "":
-		return "", errors.New("is empty")
+		return secret{}, errors.New("is empty")
 	case strings.ContainsRune(token, ' ') || !printable(token):
-		return "", errors.New("has more than one word or control characters")
+		return secret{}, errors.New("has more than one word or control characters")
 	}
-	f.secrets.add(secret(token))
+	f.secrets.add(token)
 	if scheme == TokenBearer {
-		return secret("Bearer " + token), nil
+		return hide("Bearer " + token), nil
 	}
-	return secret("token=" + token), nil
+	return hide("token=" + token), nil
 }
 
 func printable(text string) bool {

@@ -1,13 +1,12 @@
 package transport
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 )
@@ -43,10 +42,11 @@ type value[T any] struct {
 	parse func(texts [][]byte) (T, error) // errors do not quote the texts
 	stale func(error)                     // called when the last good value is used, once for each reason
 
-	mu    sync.Mutex // guards the following
-	texts [][]byte   // of good; nil before
-	good  T
-	told  string
+	mu   sync.Mutex // guards the following
+	made bool
+	sum  [sha256.Size]byte // of what good was made of
+	good T
+	told string
 }
 
 // get returns what the files say, or said last.
@@ -57,7 +57,7 @@ func (v *value[T]) get() (T, error) {
 	switch {
 	case err == nil:
 		v.told = ""
-	case v.texts != nil:
+	case v.made:
 		if text := err.Error(); text != v.told && v.stale != nil {
 			v.told = text
 			v.stale(err)
@@ -69,24 +69,27 @@ func (v *value[T]) get() (T, error) {
 
 func (v *value[T]) readLocked() error {
 	var texts [][]byte
+	hash := sha256.New()
 	for _, f := range v.files {
 		text, err := readFile(f.path)
 		if err != nil {
 			return f.wrong(err)
 		}
 		texts = append(texts, text)
+		fmt.Fprintf(hash, "%d:%s", len(text), text)
 	}
-	if v.texts != nil && slices.EqualFunc(v.texts, texts, bytes.Equal) {
+	sum := [sha256.Size]byte(hash.Sum(nil))
+	if v.made && sum == v.sum {
 		return nil
 	}
-	made, err := v.parse(texts)
+	good, err := v.parse(texts)
 	if err != nil {
 		if _, ok := errors.AsType[*fileError](err); !ok {
 			err = v.files[0].wrong(err)
 		}
 		return err
 	}
-	v.texts, v.good = texts, made
+	v.made, v.sum, v.good = true, sum, good
 	return nil
 }
 

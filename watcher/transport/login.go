@@ -31,7 +31,7 @@ func newLogin(f *files, by http.RoundTripper, done func(error)) *login {
 func (l *login) get(ctx context.Context, refused secret) (secret, error) {
 	account, err := l.files.account.get()
 	if err != nil {
-		return "", err
+		return secret{}, err
 	}
 	waited := true
 	select {
@@ -43,21 +43,21 @@ func (l *login) get(ctx context.Context, refused secret) (secret, error) {
 		select {
 		case l.slot <- struct{}{}:
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return secret{}, ctx.Err()
 		}
 	}
 	defer func() { <-l.slot }()
 	if waited && l.failed != nil {
-		return "", l.failed // the one waited for, for all who did
+		return secret{}, l.failed // the one waited for, for all who did
 	}
-	good := l.header != "" && l.header != refused && l.account == account && (l.until.IsZero() || time.Now().Before(l.until))
+	good := l.header.reveal() != "" && l.header.reveal() != refused.reveal() && l.account == account && (l.until.IsZero() || time.Now().Before(l.until))
 	if good {
 		return l.header, nil
 	}
 	header, until, err := l.ask(ctx, account)
 	if ctx.Err() != nil {
 		err, l.failed = ctx.Err(), nil // which says nothing to others
-		return "", err
+		return secret{}, err
 	}
 	l.done(err)
 	l.account, l.header, l.until, l.failed = account, header, until, err
@@ -68,17 +68,17 @@ func (l *login) get(ctx context.Context, refused secret) (secret, error) {
 // lives for less than ten.
 func (l *login) ask(ctx context.Context, a *account) (header secret, until time.Time, err error) {
 	wrong := func(err error) (secret, time.Time, error) {
-		return "", time.Time{}, fmt.Errorf("log in at %s as %s: %w", a.endpoint.Host, a.uid, err)
+		return secret{}, time.Time{}, fmt.Errorf("log in at %s as %s: %w", a.endpoint.Host, a.uid, err)
 	}
 	now := time.Now()
 	token, err := a.ask(ctx, l.by, l.files.secrets.add)
 	if err != nil {
 		return wrong(err)
 	}
-	if header, err = l.files.token(TokenDCOS, string(token)); err != nil {
+	if header, err = l.files.token(TokenDCOS, token); err != nil {
 		return wrong(fmt.Errorf("the token %w", err))
 	}
-	if until = expiry(string(token)); !until.IsZero() {
+	if until = expiry(token); !until.IsZero() {
 		until = until.Add(-min(time.Minute, until.Sub(now)/10))
 	}
 	return header, until, nil

@@ -3,8 +3,10 @@ package transport_test
 import (
 	"context"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,4 +189,57 @@ func TestAnotherAccountLogsInAnew(t *testing.T) {
 	mustGet(t, c, u, http.StatusOK)
 	wantLogins(t, one, 1)
 	wantLogins(t, two, 1)
+}
+
+// TestWhateverHappensToALogin goes through random changes of the account, its file,
+// the tokens and how long they live. A request succeeds as one of a new Client
+// would, with a login only where the token at hand is of no use.
+func TestWhateverHappensToALogin(t *testing.T) {
+	mux := http.NewServeMux()
+	iams := []*transporttest.IAM{transporttest.NewIAM(t), transporttest.NewIAM(t)}
+	mux.Handle("/0", iams[0])
+	mux.Handle("/1", iams[1])
+	var now atomic.Int32
+	mux.Handle("/", transporttest.Guard(echo(), func(r *http.Request) bool { return iams[now.Load()].Accepts(r) }))
+	u := server(t, nil, mux)
+	text := func(i int32) string { return iams[i].Account(t, u.String()+"/"+strconv.Itoa(int(i))) }
+	path := file(t, text(0))
+	c, _ := client(t, transport.Config{Auth: transport.Auth{ServiceAccountFile: path}}, u)
+	logins := func() int {
+		a, _ := iams[0].Logins()
+		b, _ := iams[1].Logins()
+		return a + b
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	useless, short := true, false // the token at hand
+	for range 300 {
+		switch i := now.Load(); r.IntN(6) {
+		case 0:
+			iams[i].Revoke()
+			useless = true
+		case 1:
+			now.Store(1 - i)
+			transporttest.Replace(t, path, text(1-i))
+			useless = true
+		case 2:
+			transporttest.Replace(t, path, "rubbish") // the account stands
+		case 3:
+			transporttest.Replace(t, path, text(i))
+		case 4:
+			short = !short
+			for _, iam := range iams {
+				iam.SetLife(map[bool]time.Duration{true: -time.Second, false: time.Hour}[short])
+			}
+		}
+		before := logins()
+		mustGet(t, c, u, http.StatusOK)
+		want := 0
+		if useless {
+			want = 1
+		}
+		if got := logins() - before; got != want {
+			t.Fatalf("%d logins, want %d", got, want)
+		}
+		useless = useless && short // it is over already
+	}
 }

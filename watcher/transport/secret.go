@@ -14,8 +14,18 @@ import (
 const hidden = "***"
 
 // secret is a text that is shown to nobody by accident, however it is printed or
-// encoded. string(s) is the text.
-type secret string
+// encoded. It is behind a pointer, since fmt prints the fields of others' structs
+// without asking their methods. The zero value is empty.
+type secret struct{ text *string }
+
+func hide(text string) secret { return secret{&text} }
+
+func (s secret) reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // String returns stars.
 func (secret) String() string { return hidden }
@@ -37,21 +47,38 @@ const keptSecrets = 32
 // use.
 type secrets struct {
 	mu   sync.Mutex // guards the following
-	list []string   // the longest first, so that none hides in another's rest
-	age  []string   // the same, the oldest first
+	list []secret   // the longest first, so that none hides in another's rest
+	age  []secret   // the same, the oldest first
 }
 
 // add remembers a secret.
-func (s *secrets) add(text secret) {
+func (s *secrets) add(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if text == "" || slices.Contains(s.list, string(text)) {
+	if text == "" || slices.ContainsFunc(s.age, func(old secret) bool { return old.reveal() == text }) {
 		return
 	}
-	s.age = append(s.age, string(text))
-	s.age = s.age[max(0, len(s.age)-keptSecrets):]
+	s.age = append(s.age, hide(text))
+	s.age = slices.Clone(s.age[max(0, len(s.age)-keptSecrets):])
 	s.list = slices.Clone(s.age)
-	slices.SortStableFunc(s.list, func(a, b string) int { return len(b) - len(a) })
+	slices.SortStableFunc(s.list, func(a, b secret) int { return len(b.reveal()) - len(a.reveal()) })
+}
+
+// forms are how a secret is often written.
+func forms(text string) [4]string {
+	return [...]string{text, url.QueryEscape(text), url.PathEscape(text), base64.StdEncoding.EncodeToString([]byte(text))}
+}
+
+// longest is the length of the longest form of any secret, in bytes.
+func (s *secrets) longest() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.list {
+		for _, form := range forms(one.reveal()) {
+			n = max(n, len(form))
+		}
+	}
+	return n
 }
 
 // strike returns text without the secrets in it, as they are and as they are
@@ -60,9 +87,7 @@ func (s *secrets) strike(text string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.list {
-		for _, form := range []string{
-			one, url.QueryEscape(one), url.PathEscape(one), base64.StdEncoding.EncodeToString([]byte(one)),
-		} {
+		for _, form := range forms(one.reveal()) {
 			text = strings.ReplaceAll(text, form, hidden)
 		}
 	}
