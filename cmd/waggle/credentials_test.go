@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"waggle/watcher/mesos/mesostest"
@@ -75,6 +76,30 @@ func TestTheFilesOfCredentialsAreChecked(t *testing.T) {
 				t.Errorf("quotes a secret: %s%s", out, errs)
 			}
 		})
+	}
+}
+
+func TestAFileThatMayNotBeReadIsNamed(t *testing.T) {
+	dir, err := os.MkdirTemp("", "waggle-closed-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "token")
+	transporttest.Replace(t, path, "abc")
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary(t), "check-config", "--mesos.auth.token_file", path)
+	if os.Geteuid() == 0 { // to whom modes mean nothing
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	if want := "mesos.auth.token_file: " + path + ": permission denied"; err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("error %v, said %q, want %q", err, out, want)
 	}
 }
 
