@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"waggle/lb"
 	"waggle/model"
@@ -171,5 +172,47 @@ func BenchmarkConnect(b *testing.B) {
 				return nil
 			})
 		})
+	}
+}
+
+// BenchmarkDisconnect ends 500 of 1 000 TCP sockets of one namespace, and looks
+// through all namespaces for them.
+func BenchmarkDisconnect(b *testing.B) {
+	bed := newBed(b)
+	b.Cleanup(bed.occupy(b))
+	d := bed.open(b)
+	gone, stays := bed.ns.Echo(b, addr("127.0.0.1:0")), bed.ns.Echo(b, addr("127.0.0.1:0"))
+	hold := func(to netip.AddrPort) (fds []int) {
+		bed.ns.Must(b, func() error {
+			for range 500 {
+				fd, _, err := dial(to)
+				if err != nil {
+					return err
+				}
+				fds = append(fds, fd)
+			}
+			return nil
+		})
+		return fds
+	}
+	drop := func(fds []int) {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}
+	living := hold(stays)
+	defer drop(living)
+	drains := []lb.Drain{{Frontend: tcp(addr(vip4)), Backend: gone}}
+	for b.Loop() {
+		b.StopTimer()
+		fds := hold(gone)
+		b.StartTimer()
+		n, err := d.Disconnect(drains)
+		b.StopTimer()
+		if err != nil || n < len(fds) {
+			b.Fatalf("Disconnect = %d, %v", n, err)
+		}
+		drop(fds)
+		b.StartTimer()
 	}
 }

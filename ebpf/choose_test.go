@@ -315,7 +315,7 @@ func TestOnlyWhoIsAllowedMayConnect(t *testing.T) {
 
 // occupy keeps a process in the bed's namespace, as a container would, so that
 // the namespace is found.
-func (b *bed) occupy(t *testing.T) (release func()) {
+func (b *bed) occupy(t testing.TB) (release func()) {
 	t.Helper()
 	var child *exec.Cmd
 	b.ns.Must(t, func() error {

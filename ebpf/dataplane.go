@@ -28,6 +28,7 @@ type Dataplane struct {
 	log     *zap.Logger
 	events  *events
 	probe   *probe // nil for no self-test
+	killer  *killer
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -91,6 +92,7 @@ func (d *Dataplane) open(cfg Config, reg prometheus.Registerer) (err error) {
 		}
 	}
 	d.noteUnknownLocked()
+	d.killer = newKiller(d.objs.pinnedMaps(), d.log)
 	if d.probe, err = newProbe(cfg.SelfTest); err != nil {
 		return err
 	}
@@ -340,7 +342,7 @@ func (d *Dataplane) heldLocked() map[vip.Frontend]uint32 {
 // Close implements lb.Dataplane: the kernel goes on balancing as it does.
 func (d *Dataplane) Close() error {
 	d.metrics.close()
-	errs := []error{d.events.close(), d.probe.close()}
+	errs := []error{d.events.close(), d.probe.close(), d.killer.close()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.services != nil {

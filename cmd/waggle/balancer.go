@@ -87,7 +87,7 @@ func openKind(kind string, cfg fileConfig, log *zap.Logger, reg prometheus.Regis
 	if err != nil {
 		return nil, err
 	}
-	return plane{p}, nil
+	return p, nil
 }
 
 // shown makes b a metric.

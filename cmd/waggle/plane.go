@@ -12,33 +12,13 @@ import (
 
 	"waggle/ebpf"
 	"waggle/internal/hostnet"
-	"waggle/lb"
 	"waggle/lb/ipvs"
 )
-
-// plane is the balancer with what it leaves to the machine's network: ending
-// sockets.
-type plane struct {
-	*ebpf.Dataplane
-}
-
-// Disconnect ends the sockets that are connected to backends that no service
-// has any more. Where another service still has the backend, sockets cannot be
-// told apart by their far end, and all live.
-func (plane) Disconnect(ended []lb.Drain) (int, error) {
-	peers := map[hostnet.Peer]bool{}
-	for _, d := range ended {
-		if !d.Shared {
-			peers[hostnet.Peer{Proto: d.Frontend.Proto, Addr: d.Backend}] = true
-		}
-	}
-	return hostnet.Disconnect(peers)
-}
 
 // local are the prefixes of named VIPs, or none where they are not to be local
 // to this machine: pings would be answered for VIPs that nobody balances.
 func (d *daemon) local() []netip.Prefix {
-	if _, ok := d.plane.(plane); !ok || !d.cfg.VIP.Route {
+	if _, ok := d.plane.(*ebpf.Dataplane); !ok || !d.cfg.VIP.Route {
 		return nil
 	}
 	list := hostnet.Prefixes(d.cfg.VIP.First4, d.cfg.VIP.Last4)
@@ -51,7 +31,7 @@ func (d *daemon) local() []netip.Prefix {
 // keepLocal sees that the addresses of named VIPs are local until ctx ends, and
 // stay so: like the balancing they outlive the daemon.
 func (d *daemon) keepLocal(ctx context.Context) error {
-	if _, ok := d.plane.(plane); !ok {
+	if _, ok := d.plane.(*ebpf.Dataplane); !ok {
 		return nil
 	}
 	var last string

@@ -48,7 +48,7 @@ func (c fileConfig) plane() ebpf.Config {
 
 // balancerStatus adds to st what the eBPF balancer knows of itself.
 func (d *daemon) balancerStatus(st *api.Status) {
-	p, ok := d.plane.(plane)
+	p, ok := d.plane.(*ebpf.Dataplane)
 	if !ok {
 		return
 	}

@@ -3,20 +3,16 @@
 // Which backend of a service a socket is sent to, and whether it may.
 #pragma once
 
-#include "maps.h"
-
-#include <bpf/bpf_endian.h>
+#include "backend.h"
 
 // Not in linux headers for BPF targets.
 #define EPERM 1
 #define ECONNREFUSED 111
-#define PROTO_UDP 17
 
 // What a program returns: go on with the call, or fail it.
 #define PROCEED 1
 #define REFUSE 0
 
-#define MAPPED bpf_htonl(0xffff) // third word of a v4-mapped address
 #define SECOND 1000000000ULL
 #define CGROUP_DEPTH 12 // how deep below the root an allowed cgroup may be
 
@@ -34,19 +30,6 @@ struct wanted {
 	__u32 backend; // found
 	__u32 serial;
 };
-
-static __always_inline int same_addr(const __be32 *a, const __be32 *b)
-{
-	return a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0];
-}
-
-static __always_inline void copy_addr(__be32 *to, const __be32 *from)
-{
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
-	to[3] = from[3];
-}
 
 // due reports whether the service may send an event now.
 static __always_inline int due(struct counters *count)
@@ -94,13 +77,6 @@ static __always_inline struct backend *at_random(__u64 descriptor, __u32 *index)
 		return 0;
 	*index = s->backend;
 	return bpf_map_lookup_elem(&backends, index);
-}
-
-// live returns the backend if it still is what it was when serial was noted.
-static __always_inline struct backend *live(__u32 index, __u32 serial)
-{
-	struct backend *b = bpf_map_lookup_elem(&backends, &index);
-	return b && *(volatile __u32 *)&b->serial == serial ? b : 0;
 }
 
 // allowed reports whether the calling process may use the service.

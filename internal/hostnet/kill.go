@@ -27,7 +27,7 @@ func Disconnect(peers map[Peer]bool) (ended int, err error) {
 	if len(peers) == 0 {
 		return 0, nil
 	}
-	err = inEverySpace(func() error {
+	err = InEverySpace(func() error {
 		n, err := disconnectHere(peers)
 		ended += n
 		return err
