@@ -41,6 +41,10 @@ func (p *Plan) Idle(f vip.Frontend) (out []Backend) {
 // caller must not change them.
 func (p *Plan) Draining() []Drain { return p.drains }
 
+// Resume returns a Plan without services that goes on with drains, those of
+// Plan.Draining before a restart: the first Build is to start from it.
+func Resume(drains []Drain) *Plan { return &Plan{drains: drains} }
+
 // drain starts drains for backends that c takes away from the service, or whose
 // task is being killed, and ends those of backends that are back.
 func (p *Plan) drain(c model.Change[vip.Frontend, *vip.Service], now time.Time) {

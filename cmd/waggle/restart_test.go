@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -184,4 +185,43 @@ func (n *node) get(path string) (string, error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	return string(text), err
+}
+
+// TestADaemonKilledDuringADrainEndsItAfterwards: whoever is connected to a
+// backend that was taken away is told by the next daemon, and not too early.
+func TestADaemonKilledDuringADrainEndsItAfterwards(t *testing.T) {
+	n := newNode(t)
+	stays, leaves := n.Echo(t, netip.AddrPortFrom(n.addr, 0)), n.Echo(t, netip.AddrPortFrom(n.addr, 0))
+	path := filepath.Join(n.state, "services.yaml")
+	const drain = "VIP_0_DRAIN: 10s"
+	first := backendOf{"a", "/web:80", stays, drain}
+	rewrite(t, path, first, backendOf{"b", "/web:80", leaves, drain})
+	run := n.start(t, n.verb("run", "--file.paths", path)...)
+	web := n.up(t, "web.static", 2)
+	lives, told := n.reach(t, web, stays), n.reach(t, web, leaves)
+	rewrite(t, path, first)
+	n.up(t, "web.static", 1)
+	began := time.Now()
+	file := filepath.Join(n.archive(), "drains")
+	eventually(t, "the drain is on the disk", func() bool {
+		b, _ := os.ReadFile(file)
+		return strings.Contains(string(b), leaves.String())
+	})
+	run.stop(t, syscall.SIGKILL)
+	n.start(t, n.verb("run", "--file.paths", path)...)
+	n.up(t, "web.static", 1)
+	if time.Since(began) < 9*time.Second { // else the machine is too busy to tell
+		if err := echoed(told); err != nil {
+			t.Errorf("within the drain: %v", err)
+		}
+	}
+	if err := told.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := told.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNABORTED) {
+		t.Errorf("the drain ended with %v, want ECONNABORTED", err)
+	}
+	if err := echoed(lives); err != nil {
+		t.Errorf("%s: %v", lives.RemoteAddr(), err)
+	}
 }

@@ -96,6 +96,9 @@ func (c fileConfig) agent() agent.Config {
 	a.VIP = c.VIP.stage(ignore)
 	a.LB.Grace, a.LB.Peername, a.LB.Node = c.LB.Grace, c.LB.Peername, c.LB.node(ignore)
 	a.Eject = c.LB.Eject.stage()
+	if c.State.Dir != "" {
+		a.DrainFile = filepath.Join(c.State.Dir, "drains")
+	}
 	d := &a.DNS
 	d.Domain, d.DCOSDomain = c.DNS.Domain, c.DNS.DCOSDomain
 	d.TTL, d.DCOSTTL = c.DNS.TTL, c.DNS.DCOSTTL

@@ -43,6 +43,9 @@ type Config struct {
 	// changes in a storm some milliseconds.
 	TurnEvery time.Duration
 	TurnBurst int
+	// DrainFile is where drains are kept, to go on after a restart of the
+	// daemon; empty keeps none. Its folder is made where it is missing.
+	DrainFile string
 	// Eject says when backends that refuse connections get none for a while.
 	Eject lb.EjectConfig
 }
@@ -97,6 +100,7 @@ type Agent struct {
 	dirty     chan struct{} // one slot: a publication waits
 	state     atomic.Pointer[State]
 	drained   drained
+	file      drainFile
 	ejected   atomic.Pointer[lb.Ejections]
 }
 
@@ -111,7 +115,7 @@ type publication struct {
 func New(cfg Config, source watcher.Source, plane lb.Dataplane, log *zap.Logger, reg prometheus.Registerer) *Agent {
 	a := &Agent{
 		cfg: cfg, source: source, plane: plane, log: log, now: time.Now,
-		dirty: make(chan struct{}, 1), drained: drained{poke: make(chan struct{}, 1)},
+		dirty: make(chan struct{}, 1), drained: drained{poke: make(chan struct{}, 1)}, file: drainFile{path: cfg.DrainFile},
 	}
 	a.metrics = newMetrics(reg, a)
 	return a
@@ -229,7 +233,7 @@ func (a *Agent) turn(ctx context.Context, p *publication) *State {
 	start := a.now()
 	prev := a.state.Load()
 	if prev == nil {
-		prev = &State{}
+		prev = &State{Plan: a.resume()}
 	}
 	s := &State{Snapshot: p.snapshot, Published: p.at}
 	s.Table = vip.Build(prev.Table, s.Snapshot, a.cfg.VIP)
@@ -240,7 +244,7 @@ func (a *Agent) turn(ctx context.Context, p *publication) *State {
 		s.Plan = lb.Build(prev.Plan, s.Table, cfg, start)
 		s.Plan.Partial = s.Snapshot.Partial
 		s.take(prev.Applied, a.plane.Apply(ctx, s.Plan))
-		a.drained.add(s.Plan.Ended)
+		a.drained.note(s.Plan)
 	}
 	s.Zone = dns.Build(prev.Zone, s.Snapshot, s.Applied, a.cfg.DNS)
 	if ctx.Err() == nil { // else the kernel was not let finish, which is no news
