@@ -53,17 +53,22 @@ func (a *allowances) is(id uint32, clients []bpfAllowKey) bool {
 	return true
 }
 
-// add lets clients connect besides those that may already.
+// add lets clients connect besides those that may already: all of them or none.
 func (a *allowances) add(id uint32, clients []bpfAllowKey) error {
+	var added []bpfAllowKey
 	for _, key := range clients {
 		key.Service = id
 		if a.held[id][key] {
 			continue
 		}
 		if err := a.m.Put(key, uint8(1)); err != nil {
+			for _, k := range added {
+				err = errors.Join(err, a.remove(k))
+			}
 			return fmt.Errorf("clients that may connect: %w", err)
 		}
 		a.note(key)
+		added = append(added, key)
 	}
 	return nil
 }
@@ -82,14 +87,21 @@ func (a *allowances) keep(id uint32, clients []bpfAllowKey) error {
 		if stay[key] {
 			continue
 		}
-		if err := a.m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("clients that may no longer connect: %w", err)
+		if err := a.remove(key); err != nil {
+			return err
 		}
-		delete(a.held[id], key)
-		a.n--
 	}
-	if len(a.held[id]) == 0 {
-		delete(a.held, id)
+	return nil
+}
+
+func (a *allowances) remove(key bpfAllowKey) error {
+	if err := a.m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("clients that may no longer connect: %w", err)
+	}
+	delete(a.held[key.Service], key)
+	a.n--
+	if len(a.held[key.Service]) == 0 {
+		delete(a.held, key.Service)
 	}
 	return nil
 }

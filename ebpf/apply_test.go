@@ -54,6 +54,13 @@ func (w *walker) service() *lb.Service {
 	if by := lb.By(w.r.IntN(4)); by != lb.ByNothing {
 		s.Affinity = lb.Affinity{By: by, Timeout: time.Duration(1+w.r.IntN(9)) * time.Second}
 	}
+	if w.r.IntN(2) == 0 { // cookies of namespaces, in order
+		for c := range 9 {
+			if w.r.IntN(3) == 0 {
+				s.Allow = append(s.Allow, lb.Client{Namespace: fmt.Sprint(1 + c)})
+			}
+		}
+	}
 	for i := range w.r.IntN(12) {
 		// The first has weight 1, so that weights have no common divisor.
 		weight := 1
@@ -78,11 +85,16 @@ func checkRoom(t *testing.T, d *Dataplane) {
 			sum++
 		}
 	}
+	allowed := 0
+	for _, s := range kernelState(t, d) {
+		allowed += len(s.Allow)
+	}
 	for what, have := range map[string][2]int{
-		"service ids":        {d.services.freeIDs.room(), len(d.services.elems) - len(d.v4.held) - len(d.v6.held)},
-		"slots":              {d.services.freeSlots.room(), len(d.services.slots) - slots},
-		"backends":           {d.services.freeBackends.room(), len(d.services.backends) - len(backends)},
-		"backends used once": {len(backends), sum},
+		"clients that may connect": {d.services.allow.n, allowed},
+		"service ids":              {d.services.freeIDs.room(), len(d.services.elems) - len(d.v4.held) - len(d.v6.held)},
+		"slots":                    {d.services.freeSlots.room(), len(d.services.slots) - slots},
+		"backends":                 {d.services.freeBackends.room(), len(d.services.backends) - len(backends)},
+		"backends used once":       {len(backends), sum},
 	} {
 		if have[0] != have[1] {
 			t.Fatalf("%d %s, want %d", have[0], what, have[1])
@@ -95,7 +107,7 @@ func TestAWalkEndsWhereAFreshStartDoes(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			b := newBed(t)
 			w := newWalker(seed)
-			d := b.open(t)
+			d := plainNames(b.open(t))
 			var last *lb.Plan
 			for range 60 {
 				last = w.next()
@@ -108,11 +120,11 @@ func TestAWalkEndsWhereAFreshStartDoes(t *testing.T) {
 					if err := d.Close(); err != nil {
 						t.Fatal(err)
 					}
-					d = b.open(t)
+					d = plainNames(b.open(t))
 					sameState(t, wantState(last), kernelState(t, d))
 				}
 			}
-			fresh := newBed(t).open(t)
+			fresh := plainNames(newBed(t).open(t))
 			apply(t, fresh)
 			if err := fresh.Apply(t.Context(), last); err != nil {
 				t.Fatal(err)
@@ -126,8 +138,8 @@ func TestAWalkEndsWhereAFreshStartDoes(t *testing.T) {
 // it is named in the error, as it was before.
 func TestAWalkThroughFullMaps(t *testing.T) {
 	b := newBed(t)
-	b.cfg.Services, b.cfg.Slots, b.cfg.Backends = 12, 120, 70
-	d := b.open(t)
+	b.cfg.Services, b.cfg.Slots, b.cfg.Backends, b.cfg.Allow = 12, 120, 70, 8
+	d := plainNames(b.open(t))
 	w := newWalker(4)
 	want := map[vip.Frontend]lb.Service{}
 	failures := 0

@@ -51,6 +51,14 @@ type recipe struct {
 	allow    []bpfAllowKey // without their service
 }
 
+// slots returns how long the list is.
+func (r recipe) slots() (n int) {
+	for _, sh := range r.shares {
+		n += int(sh.slots)
+	}
+	return n
+}
+
 // format says how the keys of one address family look to the programs.
 type format[K comparable] struct {
 	name     string

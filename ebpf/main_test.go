@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -261,11 +263,39 @@ func readFamily[K comparable](tb testing.TB, d *Dataplane, f *family[K], out map
 				got.Backends = append(got.Backends, lb.Backend{Addr: to, Weight: 1})
 			}
 		}
+		got.Allow = allowedBy(tb, d, id)
 		out[frontend] = got
 	}
 	if err := it.Err(); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// plainNames makes the file of a namespace the namespace's cookie.
+func plainNames(d *Dataplane) *Dataplane {
+	d.recipes.names.look = func(file string) uint64 {
+		cookie, _ := strconv.ParseUint(file, 10, 64) // a test's own
+		return cookie
+	}
+	return d
+}
+
+// allowedBy reads who may connect to a service: namespaces, by their cookies.
+func allowedBy(tb testing.TB, d *Dataplane, id uint32) (out []lb.Client) {
+	tb.Helper()
+	var key bpfAllowKey
+	var value uint8
+	it := d.objs.Allow.Iterate()
+	for it.Next(&key, &value) {
+		if key.Service == id {
+			out = append(out, lb.Client{Namespace: fmt.Sprint(key.Id)})
+		}
+	}
+	if err := it.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	slices.SortFunc(out, func(a, b lb.Client) int { return strings.Compare(a.Namespace, b.Namespace) })
+	return out
 }
 
 func affinityOf(flags uint16, secs uint32) lb.Affinity {
@@ -279,13 +309,13 @@ func wantState(p *lb.Plan) map[vip.Frontend]lb.Service {
 	for f, s := range p.Services.All() {
 		out[f] = lb.Service{
 			Frontend: f, Backends: s.Backends, Peername: s.Peername && f.Proto == model.TCP,
-			Choice: s.Choice, Affinity: s.Affinity,
+			Choice: s.Choice, Affinity: s.Affinity, Allow: s.Allow,
 		}
 	}
 	return out
 }
 
-var compareFrontends = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+var compareFrontends = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
 
 func sameState(tb testing.TB, want, got map[vip.Frontend]lb.Service) {
 	tb.Helper()

@@ -1,10 +1,12 @@
 package ebpf
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
 
+	"github.com/cilium/ebpf"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waggle/lb"
@@ -15,9 +17,9 @@ import (
 type collector struct {
 	reg prometheus.Registerer // nil for none
 
-	connections, refusals, denied, failures          *prometheus.Desc // by service
-	backend, backendFailures, active, latency        *prometheus.Desc // by backend
-	services, free, waits, events, repairs, selfTest *prometheus.Desc
+	connections, refusals, denied, failures                *prometheus.Desc // by service
+	backend, backendFailures, active, latency              *prometheus.Desc // by backend
+	services, size, free, waits, events, repairs, selfTest *prometheus.Desc
 
 	// mu guards plane, which is nil once it is closed.
 	mu    sync.Mutex
@@ -40,6 +42,7 @@ func newMetrics(reg prometheus.Registerer, d *Dataplane) (*collector, error) {
 		active:          desc("backend_active", "Open sockets to this backend, where counted.", "vip", "protocol", "backend"),
 		latency:         desc("backend_connect_seconds", "Time to connect, averaged over about the last eight, where watched.", "vip", "protocol", "backend"),
 		services:        desc("services", "Services the kernel holds."),
+		size:            desc("size", "Entries that a kernel map has room for.", "map"),
 		free:            desc("free", "Entries of a kernel map that are not in use.", "map"),
 		waits:           desc("waits_total", "Waits for running programs, so that what they read can be used again."),
 		events:          desc("events_total", "Events told by the kernel, at most one a second for each service and CPU.", "what"),
@@ -59,7 +62,7 @@ func newMetrics(reg prometheus.Registerer, d *Dataplane) (*collector, error) {
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.connections, c.refusals, c.denied, c.failures, c.backend, c.backendFailures, c.active, c.latency,
-		c.services, c.free, c.waits, c.events, c.repairs, c.selfTest,
+		c.services, c.size, c.free, c.waits, c.events, c.repairs, c.selfTest,
 	} {
 		out <- d
 	}
@@ -87,6 +90,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(desc, kind, v, labels...)
 	}
 	put(c.services, prometheus.GaugeValue, float64(len(counts.services)))
+	for name, m := range d.objs.pinnedMaps() {
+		if _, ok := counts.free[name]; ok {
+			put(c.size, prometheus.GaugeValue, float64(m.MaxEntries()), name)
+		}
+	}
 	for name, n := range counts.free {
 		put(c.free, prometheus.GaugeValue, float64(n), name)
 	}
@@ -172,10 +180,32 @@ func (d *Dataplane) counted() (counts, error) {
 			one.Failures += n.Failures
 		}
 	}
+	remembered, err := d.clients()
+	if err != nil {
+		return c, err
+	}
+	c.free[bpfMapClients] = int(d.objs.Clients.MaxEntries()) - remembered
 	d.events.mu.Lock()
 	c.events = maps.Clone(d.events.counts)
 	d.events.mu.Unlock()
 	return c, nil
+}
+
+// clients counts the clients of services with affinity that are remembered. The
+// kernel does not say how many there are, but lists them, 0.1 µs each.
+func (d *Dataplane) clients() (n int, err error) {
+	keys, clients := make([]bpfClientKey, 4096), make([]bpfClient, 4096)
+	cursor := new(ebpf.MapBatchCursor)
+	for {
+		some, err := d.objs.Clients.BatchLookup(cursor, keys, clients, nil)
+		n += some
+		if errors.Is(err, ebpf.ErrKeyNotExist) { // which says that this was all
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("count clients: %w", err)
+		}
+	}
 }
 
 // close ends what the collector has to say. A nil collector has nothing to say.

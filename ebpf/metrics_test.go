@@ -55,6 +55,12 @@ func TestMetricsAreWhatTheKernelCounted(t *testing.T) {
 		"free{backends}":                      float64(b.cfg.Backends - 2),
 		"free{services}":                      float64(b.cfg.Services - 3),
 		"free{allow}":                         float64(b.cfg.Allow),
+		"free{clients}":                       float64(b.cfg.Clients),
+		"size{slots}":                         float64(b.cfg.Slots),
+		"size{backends}":                      float64(b.cfg.Backends),
+		"size{services}":                      float64(b.cfg.Services),
+		"size{allow}":                         float64(b.cfg.Allow),
+		"size{clients}":                       float64(b.cfg.Clients),
 		"waits_total{}":                       0,
 		"repairs_total{}":                     0,
 	}

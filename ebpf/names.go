@@ -18,7 +18,8 @@ import (
 // names knows by which ids the kernel knows clients. Containers come and go, so
 // what it knows of namespaces and cgroups is as old as the last forget.
 type names struct {
-	root       string // where cgroup v2 can be walked; "" for nowhere
+	root       string                   // where cgroup v2 can be walked; "" for nowhere
+	look       func(file string) uint64 // the cookie of a namespace, or 0
 	cgroups    map[string]uint64
 	files      map[string]uint64 // cookies of namespaces, by file
 	namespaces []namespace       // nil for not looked yet
@@ -31,7 +32,10 @@ type namespace struct {
 }
 
 func newNames(root string) *names {
-	n := &names{root: root}
+	n := &names{root: root, look: func(file string) uint64 {
+		ns, _ := lookInto(file, false)
+		return ns.cookie
+	}}
 	n.forget()
 	return n
 }
@@ -54,10 +58,7 @@ func (n *names) resolve(clients []lb.Client) []bpfAllowKey {
 		case c.Cgroup != "":
 			add(flagCgroup, lookUp(n.cgroups, c.Cgroup, n.cgroup))
 		case c.Namespace != "":
-			add(flagNetns, lookUp(n.files, c.Namespace, func(path string) uint64 {
-				ns, _ := lookInto(path, false)
-				return ns.cookie
-			}))
+			add(flagNetns, lookUp(n.files, c.Namespace, n.look))
 		case c.Source.IsValid():
 			for _, ns := range n.all() {
 				if slices.ContainsFunc(ns.addrs, c.Source.Contains) {

@@ -102,6 +102,7 @@ func (s *services) replace(e entry, to recipe) (entry, error) {
 		return e, err
 	}
 	s.setAffinity(e.id, to.affinity)
+	s.weigh(to)
 	s.store(e.id, d)
 	s.freeSlots.rest(e.descriptor.slots())
 	for _, i := range s.gone {
@@ -141,6 +142,14 @@ func (s *services) same(e entry, to recipe) bool {
 func (s *services) fill(id uint32, to recipe) (fresh []uint32, err error) {
 	s.list, s.gone, fresh = s.list[:0], s.gone[:0], s.fresh[:0]
 	defer func() { s.fresh = fresh }()
+	// What cannot be is found out before anything is taken: what is given back
+	// rests, and each further service would wait for that.
+	if more := len(to.shares) - len(s.had); more > s.freeBackends.room() {
+		return nil, fmt.Errorf("backends: no room for %d more (%d are free)", more, s.freeBackends.room())
+	}
+	if n := to.slots(); n > s.freeSlots.room() {
+		return nil, fmt.Errorf("slots: no room for %d more (%d are free)", n, s.freeSlots.room())
+	}
 	had := s.had
 	for _, sh := range to.shares {
 		// Both lists are sorted alike. Where damage has made it otherwise,
@@ -151,7 +160,6 @@ func (s *services) fill(id uint32, to recipe) (fresh []uint32, err error) {
 		var index uint32
 		if len(had) > 0 && s.compare(had[0], sh) == 0 && s.backends[had[0]].Service == id {
 			index, had = had[0], had[1:]
-			s.backends[index].Weight = sh.weight // advice to LeastActive, no more
 		} else {
 			e, err := s.take(s.freeBackends, 1)
 			if err != nil {
@@ -168,6 +176,19 @@ func (s *services) fill(id uint32, to recipe) (fresh []uint32, err error) {
 	}
 	s.gone = append(s.gone, had...)
 	return fresh, nil
+}
+
+// weigh gives backends that the service keeps the weights that are advice to
+// LeastActive, now that nothing can fail any more.
+func (s *services) weigh(to recipe) {
+	if len(s.had) == 0 {
+		return
+	}
+	at := 0
+	for _, sh := range to.shares {
+		s.backends[s.list[at].Backend].Weight = sh.weight
+		at += int(sh.slots)
+	}
 }
 
 // compare orders a backend and a share by address and port.
@@ -250,6 +271,7 @@ func (s *services) release(e entry) {
 	}
 	s.freeSlots.rest(e.descriptor.slots())
 	s.freeIDs.rest(extent{e.id, 1})
+	_ = s.allow.keep(e.id, nil) // what is left goes when the id is used again
 	s.removed = true
 }
 

@@ -18,6 +18,7 @@ type slab struct {
 	free    []extent // sorted by base; those before next are spent in this sweep
 	next    int
 	resting []extent
+	left    int // how many elements are not in use, resting ones included
 }
 
 // newSlab returns a slab of size elements of which used are taken. used must be
@@ -42,6 +43,7 @@ func newSlab(size uint32, used []extent) (*slab, []int) {
 func (s *slab) add(e extent) {
 	if e.n > 0 {
 		s.free = append(s.free, e)
+		s.left += int(e.n)
 	}
 }
 
@@ -52,6 +54,7 @@ func (s *slab) take(n uint32) (extent, bool) {
 		if e := &s.free[s.next]; e.n >= n {
 			out := extent{e.base, n}
 			e.base, e.n = e.base+n, e.n-n
+			s.left -= int(n)
 			return out, true
 		}
 	}
@@ -62,6 +65,7 @@ func (s *slab) take(n uint32) (extent, bool) {
 func (s *slab) rest(e extent) {
 	if e.n > 0 {
 		s.resting = append(s.resting, e)
+		s.left += int(e.n)
 	}
 }
 
@@ -77,19 +81,11 @@ func (s *slab) settle() {
 	for _, e := range all {
 		if last := len(s.free) - 1; last >= 0 && s.free[last].end() == e.base {
 			s.free[last].n += e.n
-		} else {
-			s.add(e)
+		} else if e.n > 0 {
+			s.free = append(s.free, e)
 		}
 	}
 }
 
 // room returns how many elements are not in use, resting ones included.
-func (s *slab) room() int {
-	n := 0
-	for _, list := range [][]extent{s.free, s.resting} {
-		for _, e := range list {
-			n += int(e.n)
-		}
-	}
-	return n
-}
+func (s *slab) room() int { return s.left }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -87,7 +88,7 @@ func explainWorld(cfg fileConfig, s *agent.State) explain.World {
 func (d *daemon) explain(s *agent.State, query string) any {
 	w := explainWorld(d.cfg, s)
 	w.Unbalanced = func(f vip.Frontend) string {
-		for _, e := range s.Unsupported {
+		for _, e := range slices.Concat(s.Unsupported, s.Failed) {
 			if e.Frontend == f {
 				return e.Err.Error()
 			}

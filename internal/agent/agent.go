@@ -81,8 +81,10 @@ type State struct {
 
 	Published time.Time // when the Source published the Snapshot
 	Err       error     // why Applied is behind Table; nil when it is not
-	// Unsupported are the services that the Dataplane can never balance.
-	Unsupported []*lb.ServiceError
+	// Unsupported are the services that the Dataplane can never balance, and
+	// Failed those that it could not balance now, for lack of room in a kernel
+	// map, say: they are as they were before, whole, and tried again.
+	Unsupported, Failed []*lb.ServiceError
 
 	near *lb.Neighbours // agents in this node's fault domain
 }
@@ -275,6 +277,7 @@ func (s *State) take(before *vip.Table, err error) {
 			s.Unsupported = append(s.Unsupported, e)
 			continue
 		}
+		s.Failed = append(s.Failed, e)
 		errs = append(errs, e)
 		if before == nil {
 			continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -222,6 +223,14 @@ func TestOneServiceThatFailsLeavesTheOthersAlone(t *testing.T) {
 	}
 	if _, ok := s.Applied.Services.Get(d); ok || len(s.Unsupported) != 1 || errors.Is(s.Err, lb.ErrUnsupported) {
 		t.Errorf("d can never be balanced: %v, %v", s.Unsupported, s.Err)
+	}
+	var problems []string
+	s.Snapshot = world(nil)
+	for _, p := range s.Problems() {
+		problems = append(problems, p.Value+" "+p.Error)
+	}
+	if len(problems) != 3 || len(s.Failed) != 2 || !slices.ContainsFunc(problems, func(p string) bool { return strings.HasPrefix(p, b.Addr.String()) && strings.HasSuffix(p, "full") }) {
+		t.Errorf("problems: %q", problems)
 	}
 	if _, ok := want.Services.Get(b); !ok {
 		t.Error("the Table itself was changed")

@@ -56,6 +56,9 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 		}
 		return float64(n)
 	})
+	gauge("waggle_services_failed", "Services that the kernel could not take as they should be, for lack of room say; each is a problem.", func(s *State) float64 {
+		return float64(len(s.Failed))
+	})
 	gauge("waggle_problems", "Problems in the input, each of which costs only itself.", func(s *State) float64 {
 		return float64(len(s.Problems()))
 	})
