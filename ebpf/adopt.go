@@ -19,8 +19,10 @@ func (d *Dataplane) adoptLocked() error {
 	}
 	slices.SortFunc(ids, func(a, b extent) int { return cmp.Compare(a.base, b.base) })
 	s := d.services
+	still := s.still()
 	s.freeIDs, _ = newSlab(uint32(len(s.elems)), ids)
-	for _, id := range s.adoptLists(taken) {
+	damaged := s.adoptLists(taken)
+	for _, id := range damaged {
 		d.v4.forgetList(id)
 		d.v6.forgetList(id)
 	}
@@ -28,12 +30,24 @@ func (d *Dataplane) adoptLocked() error {
 		return err
 	}
 	s.removed = false
-	// Nothing is known of what rested before: programs may still be reading it.
-	if err := s.wait(); err != nil {
-		return err
+	// What rested is free now, though programs may still be reading it.
+	if !still || len(damaged) > 0 {
+		if err := s.wait(); err != nil {
+			return err
+		}
 	}
 	d.adopted = true
 	return nil
+}
+
+// still reports whether it is known that no program reads what is free.
+func (s *services) still() bool {
+	for _, sl := range []*slab{s.freeIDs, s.freeSlots, s.freeBackends} {
+		if sl == nil || len(sl.resting) > 0 {
+			return false
+		}
+	}
+	return !s.removed
 }
 
 // forgetList notes that the service was made to refuse.

@@ -36,6 +36,7 @@ func (f *family[K]) adopt(taken map[uint32]bool) error {
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // which says that this was all
 		return fmt.Errorf("read %s VIPs: %w", f.name, err)
 	}
+	f.removed = f.removed || n < len(f.held) // by somebody else, just now perhaps
 	f.held = make(map[vip.Frontend]entry, n)
 	for i := range n {
 		frontend, ours := f.frontend(keys[i])
@@ -43,6 +44,7 @@ func (f *family[K]) adopt(taken map[uint32]bool) error {
 			if err := f.vips.Delete(keys[i]); err != nil {
 				return fmt.Errorf("remove damaged %s VIP: %w", f.name, err)
 			}
+			f.removed = true
 			continue
 		}
 		taken[ids[i]] = true

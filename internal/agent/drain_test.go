@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -14,11 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
 
-	"waggle/ebpf"
 	"waggle/internal/testnet"
 	"waggle/lb"
 	"waggle/lb/lbtest"
@@ -166,26 +163,7 @@ func TestAFileOfDrainsIsReadAsItWasWritten(t *testing.T) {
 // moment that a reader in a container wakes up, with the real kernel.
 func TestSocketsAreToldSoonAfterTheDrain(t *testing.T) {
 	const soon = 100 * time.Millisecond
-	ns, cgroup := testnet.New(t), testnet.Cgroup(t)
-	testnet.Enter(t, cgroup)
-	inhabit(t, ns)
-	cfg := ebpf.DefaultConfig()
-	cfg.PinDir, cfg.Cgroup = testnet.PinDir(t), cgroup
-	plane, err := ebpf.Open(cfg, zap.NewNop(), nil)
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		testnet.Skip(t, err.Error())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { plane.Close() })
-	h := &harness{source: make(script)}
-	h.agent = New(draining(t, "300ms"), h.source, plane, zap.NewNop(), nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- h.agent.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-
+	h, ns, _ := startReal(t, draining(t, "300ms"))
 	backend := ns.Echo(t, netip.MustParseAddrPort("127.0.0.1:0"))
 	best := time.Hour
 	for range 30 { // a machine that is busy with other things is late at times
@@ -202,14 +180,11 @@ func toldAfter(t *testing.T, h *harness, ns *testnet.Namespace, backend netip.Ad
 	t.Helper()
 	h.source <- single(backend)
 	var conns []net.Conn
-	connect := func() error {
-		s := h.agent.State()
-		if s == nil || s.Applied == nil || s.Applied.Services.Len() == 0 {
-			return errors.New("no VIP yet")
-		}
+	f := h.applied(t)
+	eventually(t, "the VIP is connected to", func() error {
 		return ns.Do(func() error {
 			for len(conns) < 20 {
-				c, err := net.Dial("tcp", frontend(t, s, "web").Addr.String())
+				c, err := net.Dial("tcp", f.Addr.String())
 				if err != nil {
 					return err
 				}
@@ -217,14 +192,7 @@ func toldAfter(t *testing.T, h *harness, ns *testnet.Namespace, backend netip.Ad
 			}
 			return nil
 		})
-	}
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); connect() != nil; <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("the VIP cannot be connected to")
-		}
-	}
+	})
 	defer func() {
 		for _, c := range conns {
 			c.Close()
@@ -232,14 +200,13 @@ func toldAfter(t *testing.T, h *harness, ns *testnet.Namespace, backend netip.Ad
 	}()
 	h.source <- world(map[string]int{})
 	var until time.Time
-	for deadline := time.Now().Add(time.Minute); until.IsZero(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("no drain was seen")
-		}
+	eventually(t, "the backend drains", func() error {
 		for _, d := range h.agent.State().Plan.Draining() {
 			until = d.Until
+			return nil
 		}
-	}
+		return errors.New("not yet")
+	})
 	for _, c := range conns {
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
 			t.Fatalf("the drain ended with %v", err)
@@ -256,16 +223,4 @@ func single(addr netip.AddrPort) *model.Snapshot {
 		task.AgentAddr, task.Addrs[0].Addr, task.Ports[0].Number = addr.Addr(), addr.Addr(), addr.Port()
 	}
 	return s
-}
-
-// inhabit keeps a process in a namespace, as a container does.
-func inhabit(t *testing.T, ns *testnet.Namespace) {
-	t.Helper()
-	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Must(t, cmd.Start)
-	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 }
