@@ -39,10 +39,14 @@ type stream struct {
 	done  chan struct{} // closed when nobody takes bytes any more
 }
 
+func newMaster(picture []byte) *Master {
+	return &Master{picture: picture, change: make(chan struct{}), answers: map[string][]byte{}}
+}
+
 // Serve starts a Master whose streams begin with picture, the JSON of a
 // SUBSCRIBED event. The caller closes it.
 func Serve(picture []byte) *Master {
-	m := &Master{picture: picture, change: make(chan struct{}), answers: map[string][]byte{}}
+	m := newMaster(picture)
 	m.server = httptest.NewServer(http.HandlerFunc(m.serve))
 	return m
 }
@@ -50,7 +54,7 @@ func Serve(picture []byte) *Master {
 // ServeOn is Serve on a listener of the caller's, of TLS or of another namespace
 // say, which the Master closes.
 func ServeOn(l net.Listener, picture []byte) *Master {
-	m := &Master{picture: picture, change: make(chan struct{}), answers: map[string][]byte{}}
+	m := newMaster(picture)
 	m.server = httptest.NewUnstartedServer(http.HandlerFunc(m.serve))
 	m.server.Listener.Close()
 	m.server.Listener = l
