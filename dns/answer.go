@@ -29,7 +29,7 @@ func reply(z *Zone, packet []byte, tcp bool, turn uint32) *dns.Msg {
 		limit := room(q, tcp)
 		a := answerer{Zone: z, r: r, asked: asked, tcp: tcp, turn: turn, most: limit/smallestRR + 1}
 		a.answer()
-		fit(r, limit, tcp)
+		fit(r, limit)
 	}
 	return r
 }

@@ -247,3 +247,22 @@ type panicking struct{}
 
 func (panicking) Cached([]byte, []byte, bool) ([]byte, bool)     { panic("asked") }
 func (panicking) Resolve([]byte, netip.Addr, bool, func([]byte)) { panic("asked") }
+
+// TestWhoForwardsSaysSoInEveryReply looks at RA, which is about the server.
+func TestWhoForwardsSaysSoInEveryReply(t *testing.T) {
+	cfg := forward.DefaultConfig()
+	cfg.Upstreams = []forward.Upstream{{Addr: netip.MustParseAddrPort("127.0.0.1:9")}}
+	z := testZone()
+	alone := serve(t, DefaultServerConfig(), func() *Zone { return z }, nil)
+	for s, want := range map[*Server]bool{forwarding(t, cfg): true, alone: false} {
+		for _, proto := range []string{protoUDP, protoTCP} {
+			for name, kind := range map[string]uint16{nameA: dns.TypeA, nameNX: dns.TypeA, nameSRV: dns.TypeANY} {
+				c := &dns.Client{Net: proto, Timeout: patience}
+				r, _, err := c.Exchange(question(name, kind), s.Addrs()[0].String())
+				if err != nil || r.RecursionAvailable != want || !r.Authoritative {
+					t.Errorf("%s over %s, forwarding %v: %v %v", name, proto, want, r, err)
+				}
+			}
+		}
+	}
+}

@@ -111,9 +111,9 @@ func room(q *dns.Msg, tcp bool) int {
 
 // fit cuts r to limit: first the additional records, which are a courtesy and
 // whose loss says nothing, then the answers. An OPT record, which is the first
-// of the additional ones, stays. Over TCP there is nothing larger to retry
-// with, so an answer cut there is not marked as cut.
-func fit(r *dns.Msg, limit int, tcp bool) {
+// of the additional ones, stays. An answer that is cut says so over TCP too (RFC
+// 2181 section 9), where nothing larger is to be had.
+func fit(r *dns.Msg, limit int) {
 	if r.Len() <= limit {
 		return
 	}
@@ -128,7 +128,7 @@ func fit(r *dns.Msg, limit int, tcp bool) {
 		return r.Len() <= limit
 	})]
 	if len(r.Answer) < len(answer) {
-		r.Truncated = !tcp
+		r.Truncated = true
 		return
 	}
 	r.Extra = extra[:opt+most(len(extra)-opt, func(n int) bool {

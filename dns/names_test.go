@@ -359,3 +359,20 @@ func TestNumbersOfInstances(t *testing.T) {
 		}
 	}
 }
+
+// TestASetThatNoMessageHoldsSaysSo asks for more services than fit 65535 octets.
+func TestASetThatNoMessageHoldsSaysSo(t *testing.T) {
+	z := Build(nil, world(memcached(func(t *model.Task) {
+		t.Discovery, t.Resources = nil, []model.PortRange{{First: 1, Last: 2000}}
+	}), memcached(func(t *model.Task) {
+		t.Key.ID, t.Discovery, t.Resources = "memcached.2", nil, []model.PortRange{{First: 1, Last: 2000}}
+	})), nil, DefaultConfig())
+	packet := pack(t, ask("_memcached._tcp.marathon.mesos.", dns.TypeSRV))
+	for _, tcp := range []bool{false, true} {
+		r := unpack(t, pack(t, reply(z, packet, tcp, 0)))
+		if !r.Truncated || len(r.Answer) == 0 || len(r.Answer) >= 2*maxResourcePorts {
+			t.Errorf("over TCP %v: %d answers, TC %v", tcp, len(r.Answer), r.Truncated)
+		}
+		compare(t, z, packet, tcp, 0)
+	}
+}

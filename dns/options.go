@@ -127,7 +127,7 @@ func (s *Server) answerOptions(packet []byte, r *dns.Msg, client netip.Addr, tcp
 		opt.Option = append(opt.Option, keepalive(s.idle()))
 	}
 	if !tcp && len(opt.Option) > 0 {
-		fit(r, e.limit(), false)
+		fit(r, e.limit())
 	}
 	return r, proven
 }

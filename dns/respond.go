@@ -80,7 +80,7 @@ func (r *responder) answer(i int, room, packet []byte, client netip.AddrPort) (r
 	if timed {
 		r.note(time.Since(start), reply, rcode, client)
 	}
-	return r.s.metered(reply, client.Addr(), rcode, false, r.tally), wire.Answered
+	return r.s.metered(r.s.offering(reply), client.Addr(), rcode, false, r.tally), wire.Answered
 }
 
 // look returns the reply to the query in packet if that takes no more than
@@ -165,7 +165,17 @@ func (s *Server) handle(packet []byte, client netip.AddrPort, t *tally) (out []b
 			}
 		})
 	}
-	return s.metered(out, client.Addr(), r.Rcode, proven, t)
+	return s.metered(s.offering(out), client.Addr(), r.Rcode, proven, t)
+}
+
+// offering says in a reply, in place, that we answer for others too, if we do:
+// RA is about a server, not about one answer (RFC 1035 section 4.1.1).
+func (s *Server) offering(reply []byte) []byte {
+	const flagRA = 0x80
+	if s.cfg.Forward != nil {
+		reply[3] |= flagRA
+	}
+	return reply
 }
 
 // asked returns the question of a message, an empty one for none.

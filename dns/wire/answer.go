@@ -236,9 +236,9 @@ func (a *answer) records(packet []byte, s *set) ([]byte, Outcome) {
 	}
 	a.setCount(offAnswers, uint16(fit))
 	switch {
-	case fit < s.n && a.limit <= MaxUDP:
+	case fit < s.n:
 		a.out[offFlags] |= flagTC
-	case services && fit == s.n:
+	case services:
 		targets.n = fit
 		a.addresses(&targets)
 	}
