@@ -238,6 +238,8 @@ func TestStaticRecordsAreChecked(t *testing.T) {
 		{`a\.b.example A 192.0.2.1`, `has a name that nobody can ask for`},
 		{"a.example CNAME .", `leads to ".", which nobody can ask for`},
 		{"leader.mesos A 192.0.2.1", `record "leader.mesos A 192.0.2.1": is a name of the masters or agents`},
+		{"_leader._tcp.mesos CNAME mine.mesos", `is a name of the masters or agents`},
+		{"_slave._tcp.mesos SRV 1 2 3 mine.mesos", `is a name of the masters or agents`},
 		{"MASTER7.mesos. A 192.0.2.1", `is a name of the masters or agents`},
 		{"master.dcos.thisdcos.directory A 192.0.2.1", `is a name of the masters or agents`},
 		{"x.agent.mesos A 192.0.2.1", `is a name of an agent`},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -149,6 +150,9 @@ func (s *statics) domainOf(name string) *domain {
 	return l.domainOf(name)
 }
 
+// clusterServices are the services of the cluster itself, in Domain.
+var clusterServices = []string{"_leader._tcp", "_leader._udp", "_slave._tcp"}
+
 // system says whose name is, if it is one of the cluster's own, which may not
 // be given to something else.
 func (c Config) system(name string) string {
@@ -159,7 +163,7 @@ func (c Config) system(name string) string {
 		return "this server"
 	case name == "ready.spartan.", name == "localhost.", strings.HasSuffix(name, ".zk."):
 		return "DC/OS"
-	case inMesos && l.reserved(name), c.DCOSDomain != "" && (name == "leader.dcos."+fqdn(c.DCOSDomain) || name == "master.dcos."+fqdn(c.DCOSDomain)):
+	case inMesos && l.reserved(name), inMesos && slices.Contains(clusterServices, rest), c.DCOSDomain != "" && (name == "leader.dcos."+fqdn(c.DCOSDomain) || name == "master.dcos."+fqdn(c.DCOSDomain)):
 		return "the masters or agents"
 	case inMesos && strings.HasSuffix(rest, ".agent") && !c.Exact:
 		return "an agent"
