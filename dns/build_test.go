@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
@@ -302,5 +303,19 @@ func BenchmarkReply(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestAZoneOfAnotherConfigurationComesAfterTheLast(t *testing.T) {
+	snap := world(memcached(nil))
+	cfg := DefaultConfig()
+	first := Build(nil, snap, nil, cfg)
+	cfg.TTL = 7 * time.Second
+	next := Rebuild(first, snap, nil, cfg)
+	if next.serial <= first.serial {
+		t.Errorf("the serial went from %d to %d", first.serial, next.serial)
+	}
+	if d := cmp.Diff(Build(nil, snap, nil, cfg).Records(), next.Records()); d != "" {
+		t.Errorf("records (-from nothing +from another):\n%s", d)
 	}
 }

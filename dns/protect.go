@@ -3,6 +3,7 @@ package dns
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -13,35 +14,59 @@ import (
 // gate is what stands between clients and answers. Its methods allocate nothing
 // and are safe for concurrent use.
 type gate struct {
+	rules atomic.Pointer[rules]
+	jar   *guard.Jar
+	conns *guard.Connections
+}
+
+// rules are what SetAccess replaces.
+type rules struct {
 	allow    *guard.Networks // nil for everybody
 	transfer *guard.Networks
 	unmetred *guard.Networks
 	limiter  *guard.Limiter
-	jar      *guard.Jar
-	conns    *guard.Connections
 }
 
 func newGate(cfg ServerConfig) *gate {
 	g := &gate{
-		transfer: guard.NewNetworks(cfg.Transfer...),
-		unmetred: guard.NewNetworks(cfg.Unlimited...),
-		limiter:  guard.NewLimiter(cfg.Limit),
-		jar:      guard.NewJar(cfg.CookieSecrets...),
-		conns:    guard.NewConnections(cfg.Connections, cfg.ConnectionsEach),
+		jar:   guard.NewJar(cfg.CookieSecrets...),
+		conns: guard.NewConnections(cfg.Connections, cfg.ConnectionsEach),
 	}
-	if cfg.Allow != nil {
-		g.allow = guard.NewNetworks(cfg.Allow...)
-	}
+	g.rules.Store(newRules(cfg))
 	return g
 }
 
+func newRules(cfg ServerConfig) *rules {
+	r := &rules{
+		transfer: guard.NewNetworks(cfg.Transfer...),
+		unmetred: guard.NewNetworks(cfg.Unlimited...),
+		limiter:  guard.NewLimiter(cfg.Limit),
+	}
+	if cfg.Allow != nil {
+		r.allow = guard.NewNetworks(cfg.Allow...)
+	}
+	return r
+}
+
+// SetAccess replaces who is answered and how fast, by Allow, Transfer, Limit and
+// Unlimited of cfg; the rest of cfg is NewServer's only. Networks have their whole
+// burst again.
+func (s *Server) SetAccess(cfg ServerConfig) { s.gate.rules.Store(newRules(cfg)) }
+
 // admits reports whether client is answered at all.
-func (g *gate) admits(client netip.Addr) bool { return g.allow == nil || g.allow.Contains(client) }
+func (g *gate) admits(client netip.Addr) bool {
+	allow := g.rules.Load().allow
+	return allow == nil || allow.Contains(client)
+}
+
+// transfers reports whether client may have whole zones.
+func (g *gate) transfers(client netip.Addr) bool { return g.rules.Load().transfer.Contains(client) }
 
 // verdict says what becomes of a reply over UDP. A client whose cookie proves
 // its address is not held back: nobody else can make it get replies.
 func (g *gate) verdict(client netip.Addr, rcode int, proven bool) guard.Verdict {
-	if proven || g.limiter == nil || g.unmetred.Contains(client) {
+	r := g.rules.Load()
+	if proven || r.limiter == nil || r.unmetred.Contains(client) {
 		return guard.Send
 	}
 	kind := guard.Error
@@ -51,7 +76,7 @@ func (g *gate) verdict(client netip.Addr, rcode int, proven bool) guard.Verdict 
 	case dns.RcodeNameError:
 		kind = guard.NoSuchName
 	}
-	return g.limiter.Check(client, kind, time.Now())
+	return r.limiter.Check(client, kind, time.Now())
 }
 
 // deny puts the reply to a query from who may not ask into out: its header with

@@ -93,6 +93,23 @@ func TestOnlyAllowedNetworksAreAnswered(t *testing.T) {
 	}
 }
 
+func TestAccessIsReplacedWhileQueriesComeIn(t *testing.T) {
+	z := testZone()
+	cfg := oneReader()
+	cfg.Allow = prefixes("127.0.0.2/32")
+	s := serve(t, cfg, func() *Zone { return z }, nil)
+	query := pack(t, ask(nameA, dns.TypeA))
+	rcode := func() int { return unpack(t, from(t, "127.0.0.1", s.Addrs()[0], query)).Rcode }
+	if got := rcode(); got != dns.RcodeRefused {
+		t.Errorf("before: %s", dns.RcodeToString[got])
+	}
+	cfg.Allow = prefixes("127.0.0.0/8")
+	s.SetAccess(cfg)
+	if got := rcode(); got != dns.RcodeSuccess {
+		t.Errorf("after: %s", dns.RcodeToString[got])
+	}
+}
+
 func TestRepliesAreRateLimited(t *testing.T) {
 	z := testZone()
 	cfg := oneReader()

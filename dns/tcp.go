@@ -128,7 +128,7 @@ func (p *patient) Write(b []byte) (int, error) {
 
 // transfer answers packet if that asks for a zone which client may have.
 func (s *Server) transfer(packet []byte, client netip.AddrPort, out io.Writer, t *tally) (done bool, err error) {
-	if !s.gate.transfer.Contains(client.Addr()) {
+	if !s.gate.transfers(client.Addr()) {
 		return false, nil
 	}
 	q, z := asksTransfer(packet), s.zone()

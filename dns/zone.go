@@ -26,11 +26,26 @@ type Zone struct {
 // it is. A nil prev means from nothing; a nil table means no VIPs yet. cfg must
 // have passed Check and be the one prev was built with.
 func Build(prev *Zone, snap *model.Snapshot, table *vip.Table, cfg Config) *Zone {
-	first := prev == nil
-	if first {
-		l := newLayout(cfg)
-		prev = &Zone{layout: l, index: wire.NewIndex(l.wire), snap: &model.Snapshot{}}
+	if prev == nil {
+		return Rebuild(nil, snap, table, cfg)
 	}
+	return build(prev, snap, table, false)
+}
+
+// Rebuild returns the Zone of snap and table, all of it made anew, since prev may
+// be of another configuration. Its serial comes after that of prev, if any.
+func Rebuild(prev *Zone, snap *model.Snapshot, table *vip.Table, cfg Config) *Zone {
+	l := newLayout(cfg)
+	empty := &Zone{layout: l, index: wire.NewIndex(l.wire), snap: &model.Snapshot{}}
+	if prev != nil {
+		empty.serial = prev.serial
+	}
+	return build(empty, snap, table, true)
+}
+
+// build returns the Zone that follows prev, which is empty if it is the first
+// with its layout.
+func build(prev *Zone, snap *model.Snapshot, table *vip.Table, first bool) *Zone {
 	z := &Zone{layout: prev.layout, serial: prev.serial, snap: snap}
 	if table != nil {
 		z.services = table.Services

@@ -94,7 +94,15 @@ type State struct {
 	// map, say: they are as they were before, whole, and tried again.
 	Unsupported, Failed []*lb.ServiceError
 
-	near *lb.Neighbours // agents in this node's fault domain
+	near  *lb.Neighbours // agents in this node's fault domain
+	built *stages        // what it was built with
+}
+
+// stages is how a Snapshot becomes a State.
+type stages struct {
+	vip vip.Config
+	lb  lb.Config
+	dns dns.Config
 }
 
 // Agent is the pipeline. Its methods are safe for concurrent use.
@@ -105,6 +113,7 @@ type Agent struct {
 	log     *zap.Logger
 	metrics *metrics
 	now     func() time.Time
+	stages  atomic.Pointer[stages]
 
 	published atomic.Pointer[publication]
 	dirty     chan struct{} // one slot: a publication waits
@@ -127,8 +136,25 @@ func New(cfg Config, source watcher.Source, plane lb.Dataplane, log *zap.Logger,
 		cfg: cfg, source: source, plane: plane, log: log, now: time.Now,
 		dirty: make(chan struct{}, 1), drained: drained{poke: make(chan struct{}, 1)}, file: drainFile{path: cfg.DrainFile},
 	}
+	a.stages.Store(&stages{cfg.VIP, cfg.LB, cfg.DNS})
 	a.metrics = newMetrics(reg, a)
 	return a
+}
+
+// Reconfigure has the pipeline turn with VIP, LB and DNS of cfg from now on, and
+// build what they decide from nothing once. What serves meanwhile is the State
+// before it. The rest of cfg is New's only.
+func (a *Agent) Reconfigure(cfg Config) {
+	a.stages.Store(&stages{cfg.VIP, cfg.LB, cfg.DNS})
+	a.poke()
+}
+
+// poke lets the pipeline turn.
+func (a *Agent) poke() {
+	select {
+	case a.dirty <- struct{}{}:
+	default:
+	}
 }
 
 // State returns the result of the last turn, or nil before the first one.
@@ -157,10 +183,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // the whole picture, so one that was never looked at loses nothing.
 func (a *Agent) publish(s *model.Snapshot) {
 	a.published.Store(&publication{s, a.now()})
-	select {
-	case a.dirty <- struct{}{}:
-	default:
-	}
+	a.poke()
 }
 
 func (a *Agent) loop(ctx context.Context) error {
@@ -263,18 +286,22 @@ func (a *Agent) turn(ctx context.Context, p *publication) *State {
 	if prev == nil {
 		prev = &State{Plan: a.resume()}
 	}
-	s := &State{Snapshot: p.snapshot, Published: p.at}
-	s.Table = vip.Build(prev.Table, s.Snapshot, a.cfg.VIP)
+	s := &State{Snapshot: p.snapshot, Published: p.at, built: a.stages.Load()}
+	base, zone := prev, dns.Build
+	if prev.built != s.built { // what was built with another configuration is no base
+		base, zone = &State{}, dns.Rebuild
+	}
+	s.Table = vip.Build(base.Table, s.Snapshot, s.built.vip)
 	if a.plane != nil {
-		s.near = nearOf(prev, s.Snapshot, a.cfg.LB.Node)
-		cfg := a.cfg.LB
+		s.near = nearOf(base, s.Snapshot, s.built.lb.Node)
+		cfg := s.built.lb
 		cfg.Near, cfg.Ejected = s.near, a.ejected.Load()
 		s.Plan = lb.Build(prev.Plan, s.Table, cfg, start)
 		s.Plan.Partial = s.Snapshot.Partial
 		s.take(prev.Applied, a.plane.Apply(ctx, s.Plan))
 		a.drained.note(s.Plan)
 	}
-	s.Zone = dns.Build(prev.Zone, s.Snapshot, s.Applied, a.cfg.DNS)
+	s.Zone = zone(prev.Zone, s.Snapshot, s.Applied, s.built.dns)
 	if ctx.Err() == nil { // else the kernel was not let finish, which is no news
 		a.report(prev, s, start)
 	}

@@ -47,9 +47,6 @@ func (a *Agent) eject(ctx context.Context) error {
 				}
 			}
 		}
-		select {
-		case a.dirty <- struct{}{}:
-		default:
-		}
+		a.poke()
 	}
 }
