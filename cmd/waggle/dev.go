@@ -80,7 +80,7 @@ func devState() string {
 
 // runDev runs cluster and daemon until ctx ends and leaves nothing behind.
 func runDev(ctx context.Context, e env, cfg fileConfig, cc devcluster.Config, files []string) error {
-	log := newLogger(cfg.Log, e.stderr)
+	log, _ := newLogger(cfg.Log, e.stderr)
 	apps, err := devcluster.ReadApps(files)
 	if len(apps) == 0 {
 		return errors.Join(errors.New("no app to run"), err)

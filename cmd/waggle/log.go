@@ -7,8 +7,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger writes to w in the configured form.
-func newLogger(cfg logConfig, w io.Writer) *zap.Logger {
+// newLogger writes to w in the configured form, at a level that can be changed.
+func newLogger(cfg logConfig, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
+	level := zap.NewAtomicLevelAt(cfg.Level)
 	ec := zap.NewProductionEncoderConfig()
 	ec.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	ec.EncodeDuration = zapcore.StringDurationEncoder
@@ -17,5 +18,5 @@ func newLogger(cfg logConfig, w io.Writer) *zap.Logger {
 		ec.EncodeLevel = zapcore.CapitalLevelEncoder
 		enc = zapcore.NewConsoleEncoder(ec)
 	}
-	return zap.New(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(w)), cfg.Level))
+	return zap.New(zapcore.NewCore(enc, zapcore.Lock(zapcore.AddSync(w)), level)), level
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -41,23 +44,44 @@ func newRun(e env) *cobra.Command {
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
-		log := newLogger(cfg.Log, e.stderr)
-		if err := cfg.inspect(func(err error) { log.Warn("unwise", zap.Error(err)) }); err != nil {
-			log.Warn("credentials cannot be used; what needs them waits", zap.Error(err))
-		}
-		d, err := openDaemon(cfg, log)
-		if err != nil {
-			return err
-		}
-		return d.run(cmd.Context())
+		return runDaemon(cmd.Context(), e, cfg, flags)
 	}
 	return cmd
+}
+
+// runDaemon runs the daemon as a service: it tells the service manager how it
+// is, and reads its configuration again when told to.
+func runDaemon(ctx context.Context, e env, cfg fileConfig, flags *configFlags) error {
+	hup := make(chan os.Signal, 1) // from now on, or an early one would end us
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	n, err := openNotifier()
+	if err != nil {
+		return err
+	}
+	log, level := newLogger(cfg.Log, e.stderr)
+	if err := cfg.inspect(func(err error) { log.Warn("unwise", zap.Error(err)) }); err != nil {
+		log.Warn("credentials cannot be used; what needs them waits", zap.Error(err))
+	}
+	d, err := openDaemon(cfg, log)
+	if err != nil {
+		return errors.Join(err, n.close())
+	}
+	d.reload = newReloader(d, flags, level, n, d.reg)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { err = d.run(ctx); return err })
+	g.Go(func() error { return d.reload.run(ctx, hup) })
+	g.Go(func() error { return d.tell(ctx, n) })
+	_ = g.Wait() // the others end for no reason of their own
+	return errors.Join(err, n.close())
 }
 
 // daemon is every part of a running waggle.
 type daemon struct {
 	cfg      fileConfig
 	log      *zap.Logger
+	reg      *prometheus.Registry
+	reload   *reloader        // nil where nothing is reloaded
 	zk       *zk.Detector     // nil without
 	source   *mesos.Source    // nil without
 	marathon *marathon.Source // nil without
@@ -77,7 +101,7 @@ type daemon struct {
 func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	d := &daemon{cfg: cfg, log: log}
+	d := &daemon{cfg: cfg, log: log, reg: reg}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.addrs.close())

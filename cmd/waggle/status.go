@@ -30,6 +30,9 @@ func (d *daemon) status(s *agent.State) api.Status {
 		st.Balancer.Error = s.Err.Error()
 		st.Reasons = append(st.Reasons, "kernel not up to date: "+st.Balancer.Error)
 	}
+	if d.reload != nil {
+		st.Reasons = append(st.Reasons, d.reload.reasons()...)
+	}
 	if s != nil && s.Plan != nil {
 		st.Balancer.Ejected = ejected(s.Plan)
 	}
