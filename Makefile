@@ -10,7 +10,7 @@ TIMEOUT ?= 20m
 CACHE   ?= $(HOME)/.cache/waggle
 COREDNS := $(CACHE)/coredns-v1.14.7/coredns
 
-.PHONY: run test test-vm build generate lint bench bench-scale soak check clean conformance-dns bench-dns bench-vm bench-connect bench-program fuzz
+.PHONY: run test test-vm build generate lint bench bench-scale soak check clean packages conformance-dns bench-dns bench-vm bench-connect bench-program fuzz
 
 # run starts the embedded cluster with examples/ and the daemon on it.
 run: build
@@ -20,6 +20,10 @@ run: build
 build:
 	@mkdir -p bin
 	$(GO) build -o $(BIN) ./cmd/waggle
+
+# packages builds the .deb and the .rpm in bin/.
+packages:
+	@scripts/packages bin
 
 # test runs everything; as root the privileged tests too.
 test:

@@ -121,14 +121,20 @@ func (n *node) pins() string {
 // start runs waggle on the node until the test ends.
 func (n *node) start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary(t), args...), out: &lines{}, exited: make(chan error, 1)}
+	return n.startCommand(t, append([]string{binary(t)}, args...)...)
+}
+
+// startCommand is start for a command line of its own.
+func (n *node) startCommand(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(args[0], args[1:]...), out: &lines{}, exited: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	n.Must(t, p.cmd.Start)
 	go func() { p.exited <- p.cmd.Wait() }()
 	t.Cleanup(func() {
 		p.stop(t, syscall.SIGTERM)
 		if t.Failed() {
-			t.Logf("waggle %s said:\n%s", strings.Join(args, " "), p.out)
+			t.Logf("%s said:\n%s", strings.Join(args, " "), p.out)
 		}
 	})
 	return p

@@ -21,6 +21,7 @@ type configFlags struct {
 // pflag.Value; the text is applied once the file has been read.
 type keyFlag struct {
 	name  string
+	help  string
 	field []int // index of the field in fileConfig
 	typ   reflect.Type
 	text  []string
@@ -43,7 +44,7 @@ func (f *configFlags) add(cmd *cobra.Command, v reflect.Value, prefix string, in
 			f.add(cmd, v.Field(i), name+".", at)
 			continue
 		}
-		k := &keyFlag{name: name, field: at, typ: field.Type}
+		k := &keyFlag{name: name, help: help, field: at, typ: field.Type}
 		f.keys = append(f.keys, k)
 		flag := cmd.Flags().VarPF(k, name, "", help)
 		flag.DefValue = keyText(v.Field(i))
