@@ -101,6 +101,13 @@ func runDev(ctx context.Context, e env, cfg fileConfig, cc devcluster.Config, fi
 			fmt.Fprintln(e.stderr, "waggle:", err)
 		}
 	}
+	if cfg.HTTP.Socket != "" { // else `waggle app` has to be told
+		where := marathonFile(cfg.HTTP.Socket)
+		if err := os.WriteFile(where, []byte("http://"+cluster.MarathonAddr().String()+"\n"), 0o644); err != nil {
+			fmt.Fprintln(e.stderr, "waggle:", err)
+		}
+		defer os.Remove(where)
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cluster.Run(gctx) })
 	g.Go(func() error { return d.run(gctx) })

@@ -80,7 +80,7 @@ func newRoot(e env) *cobra.Command {
 	root.AddCommand(
 		newRun(e), newDev(e), newRender(e),
 		newStatus(e), newVIPs(e), newRecords(e), newExplain(e),
-		newCheckConfig(e), newResolvConf(e), newUnload(e), newVersion(e),
+		newCheckConfig(e), newResolvConf(e), newUnload(e), newVersion(e), newApp(e),
 		newSelfTest(e), newGenerate(e),
 	)
 	return root
