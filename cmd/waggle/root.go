@@ -79,7 +79,7 @@ func newRoot(e env) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.AddCommand(
 		newRun(e), newDev(e), newRender(e),
-		newStatus(e), newVIPs(e), newRecords(e), newExplain(e),
+		newStatus(e), newVIPs(e), newRecords(e), newResolve(e), newExplain(e), newDiff(e),
 		newCheckConfig(e), newResolvConf(e), newUnload(e), newVersion(e), newApp(e),
 		newSelfTest(e), newGenerate(e),
 	)
