@@ -104,8 +104,7 @@ type logConfig struct {
 }
 
 // readConfig returns the defaults overlaid with the file at path. An empty path
-// is the default file, which may be missing. A file that starts as JSON is a
-// mesos-dns configuration.
+// is the default file, which may be missing. A file may be of mesos-dns or DC/OS.
 func readConfig(path string) (fileConfig, error) {
 	cfg := defaultFileConfig()
 	name := path
@@ -119,8 +118,8 @@ func readConfig(path string) (fileConfig, error) {
 	if err != nil {
 		return cfg, fmt.Errorf("read configuration: %w", err)
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
-		err = readMesosDNS(text, name, &cfg)
+	if _, _, _, foreign, readErr := readForeign(text, name, &cfg); foreign {
+		err = readErr
 	} else {
 		err = decodeYAML(text, &cfg)
 	}

@@ -39,16 +39,35 @@ func readVersion() versionInfo {
 
 func newCheckConfig(e env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "check-config",
-		Short:   "Say what is wrong with a configuration",
-		Example: "  waggle check-config --config waggle.yaml\n  waggle check-config --config /etc/mesos-dns/config.json -o json",
+		Use:   "check-config",
+		Short: "Say what is wrong with a configuration",
+		Long: "Say what is wrong with a configuration, or print every key with its value.\n\nWith --from, say what each setting of a mesos-dns config.json, or of DC/OS' dcos-dns.json\n" +
+			"or environment file, became, or why it has no meaning here.",
+		Example: "  waggle check-config --config waggle.yaml\n  waggle check-config --config /etc/mesos-dns/config.json -o json\n  waggle check-config --from /etc/mesos-dns/config.json\n  waggle check-config --from /opt/mesosphere/etc/dcos-dns.json --yaml >waggle.yaml",
 		Args:    usageArgs(cobra.NoArgs),
 	}
 	flags, out := addConfigFlags(cmd), addOutputFlag(cmd)
+	from := cmd.Flags().String("from", "", "configuration of mesos-dns or DC/OS to tell about")
+	asYAML := cmd.Flags().Bool("yaml", false, "print what differs from the defaults as a configuration file, with its secrets")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := flags.load()
+		var m migration
+		var cfg fileConfig
+		var err error
+		if *from != "" {
+			m, cfg, err = flags.migrate(*from)
+		} else {
+			cfg, err = flags.load()
+		}
 		if err == nil {
 			err = cfg.inspect(func(err error) { fmt.Fprintln(e.stderr, "warning:", err) })
+		}
+		switch {
+		case *asYAML && err == nil:
+			return flags.writeYAML(cmd.OutOrStdout(), cfg)
+		case *from != "" && m.Kind != "" && *out == "json":
+			return errors.Join(writeJSON(cmd.OutOrStdout(), m), err)
+		case *from != "" && m.Kind != "":
+			return errors.Join(m.print(cmd.OutOrStdout()), err)
 		}
 		if err != nil {
 			return err
