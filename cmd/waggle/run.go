@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -101,6 +102,10 @@ type daemon struct {
 func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	v := readVersion()
+	promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "waggle_build_info", Help: "What was built, 1.",
+	}, []string{"version", "go"}).WithLabelValues(v.Version, v.Go).Set(1)
 	d := &daemon{cfg: cfg, log: log, reg: reg}
 	defer func() {
 		if err != nil {

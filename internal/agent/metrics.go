@@ -65,5 +65,8 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 	gauge("waggle_snapshot_published_timestamp_seconds", "When the newest Snapshot was published.", func(s *State) float64 {
 		return float64(s.Published.UnixMilli()) / 1e3
 	})
+	if reg != nil {
+		reg.MustRegister(newServices(a.State))
+	}
 	return m
 }
