@@ -42,8 +42,11 @@ func TestAppsAreDeployedScaledAndRemovedFromTheShell(t *testing.T) {
 		t.Errorf("progress of deploy:\n%s", progress)
 	}
 	hello := n.up(t, "hello.marathon", 3)
+	watch := n.start(t, "vips", "--watch", "-o", "json", "--socket", n.socket())
+	eventually(t, "the watch shows the VIP", func() bool { return strings.Count(watch.out.String(), "\n") == 1 })
 	app("scale", "/hello", "1")
 	n.up(t, "hello.marathon", 1)
+	eventually(t, "the watch shows the change", func() bool { return strings.Count(watch.out.String(), "\n") > 1 })
 	if out, _ := app("list"); !strings.Contains(out, "/hello      1       1        /hello:80") || !strings.Contains(out, "/memcached") {
 		t.Errorf("list:\n%s", out)
 	}

@@ -52,11 +52,15 @@ func newVIPs(env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "vips",
 		Short:   "List the virtual IPs this node balances and their backends",
-		Example: "  waggle vips\n  waggle vips -o json",
+		Example: "  waggle vips\n  waggle vips --watch\n  waggle vips -o json",
 		Args:    usageArgs(cobra.NoArgs),
 	}
 	a := newAsker(cmd)
+	watch := cmd.Flags().BoolP("watch", "w", false, "go on, and show them again when they change")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *watch {
+			return a.watchVIPs(cmd)
+		}
 		var vips []api.VIP
 		return a.ask(cmd, "/v2/vips", &vips, func(w io.Writer) error { return vipTable(w, vips) })
 	}
@@ -157,9 +161,14 @@ func newStatus(env) *cobra.Command {
 }
 
 func statusTable(w io.Writer, st api.Status, now time.Time) error {
-	word := "ready"
-	if !st.Ready {
-		word = "NOT READY"
+	word := paint(w, green, "ready")
+	switch {
+	case !st.Ready:
+		word = paint(w, red, "NOT READY")
+	case len(st.Reasons) == 1:
+		word = paint(w, yellow, "ready, but one thing is wrong")
+	case len(st.Reasons) > 1:
+		word = paint(w, yellow, fmt.Sprintf("ready, but %d things are wrong", len(st.Reasons)))
 	}
 	source := "not connected"
 	if st.Source.Connected {
@@ -201,7 +210,7 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		}
 	}
 	for _, r := range st.Reasons {
-		lines = append(lines, [2]string{"!", r})
+		lines = append(lines, [2]string{"!", paint(w, red, r)})
 	}
 	for _, l := range lines {
 		if _, err := fmt.Fprintf(w, "%-16s %s\n", l[0], l[1]); err != nil {
