@@ -77,7 +77,7 @@ func TestTheDebIsInstalledServesAndIsRemoved(t *testing.T) {
 	dpkg("-i", deb)
 	for _, path := range []string{
 		"usr/bin/waggle", "etc/waggle/waggle.yaml", "usr/share/man/man1/waggle.1", "usr/share/man/man1/waggle-run.1",
-		"usr/share/bash-completion/completions/waggle", "usr/share/doc/waggle/configuration.md", "lib/systemd/system/waggle.socket",
+		"usr/share/bash-completion/completions/waggle", "usr/share/doc/waggle/operations.md", "usr/share/waggle/monitoring/alerts.yaml", "lib/systemd/system/waggle.socket",
 	} {
 		if !there(path) {
 			t.Errorf("%s is not there", path)

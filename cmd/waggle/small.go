@@ -9,7 +9,7 @@ import (
 )
 
 func newVersion(env) *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: usageArgs(cobra.NoArgs)}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Example: "  waggle version\n  waggle version -o json", Args: usageArgs(cobra.NoArgs)}
 	out := addOutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := readVersion()
@@ -86,10 +86,11 @@ func newCheckConfig(e env) *cobra.Command {
 
 func newUnload(env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "unload",
-		Short: "Remove all kernel state; VIPs stop working on this node",
-		Long:  "Remove all kernel state.\n\nA stopped daemon leaves the kernel balancing. This takes it away: programs, links, maps and routes. Connections that are established go on.",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "unload",
+		Short:   "Remove all kernel state; VIPs stop working on this node",
+		Long:    "Remove all kernel state.\n\nA stopped daemon leaves the kernel balancing. This takes it away: programs, links, maps and routes. Connections that are established go on.",
+		Example: "  waggle unload",
+		Args:    usageArgs(cobra.NoArgs),
 	}
 	out := addOutputFlag(cmd)
 	flags := addConfigFlags(cmd)
