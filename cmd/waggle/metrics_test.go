@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +15,8 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.yaml.in/yaml/v3"
+
+	"waggle/watcher/mesos/mesostest"
 )
 
 var (
@@ -26,8 +30,11 @@ func TestMetricsAreCleanAndThoseOfDashboardAlertsAndDocsExist(t *testing.T) {
 	n := newNode(t)
 	path := filepath.Join(n.state, "services.yaml")
 	rewrite(t, path, backendOf{"a", "/web:80", n.Echo(t, netip.AddrPortFrom(n.addr, 0)), ""})
-	n.start(t, n.verb("run", "--file.paths", path, "--mesos.zk", "zk://127.0.0.1:1/mesos", "--lb.watch",
-		"--dns.forward.on", "--dns.forward.upstreams", "10.99.0.77:53", "--dns.forward.timeout", "1s")...)
+	var master *mesostest.Master
+	n.Must(t, func() error { master = mesostest.Serve(n.picture(80, "app")); return nil })
+	t.Cleanup(master.Close)
+	n.start(t, n.verb("run", "--file.paths", path, "--mesos.masters", master.Addr().String(), "--mesos.zk", "zk://127.0.0.1:1/mesos",
+		"--lb.watch", "--dns.forward.on", "--dns.forward.upstreams", n.upstream(t)+",10.99.0.77:53", "--dns.forward.timeout", "1s")...)
 	web := n.up(t, "web.static", 1)
 	if c, err := n.dial(t.Context(), "tcp", web.String()); err != nil {
 		t.Errorf("through the VIP: %v", err)
@@ -35,13 +42,18 @@ func TestMetricsAreCleanAndThoseOfDashboardAlertsAndDocsExist(t *testing.T) {
 		c.Close()
 	}
 	n.query(t, n.Namespace, "web.static.mesos.", dns.TypeA)
-	n.query(t, n.Namespace, "nothing.example.", dns.TypeA)
 	var text string
+	asked := 0
 	eventually(t, "metrics of everything", func() (ok bool) {
+		asked++
+		n.query(t, n.Namespace, fmt.Sprintf("nothing%d.example.", asked), dns.TypeA)
 		var err error
 		text, err = n.get("/metrics")
-		return err == nil && strings.Contains(text, "waggle_ebpf_selftest_ok") && strings.Contains(text, "waggle_forward_failures_total{") &&
-			strings.Contains(text, "waggle_dns_requests_total{")
+		ok = err == nil
+		for _, late := range []string{"waggle_ebpf_selftest_ok", "waggle_forward_failures_total{", "waggle_forward_upstream_duration_seconds", "waggle_dns_requests_total{", "waggle_mesos_events_total{"} {
+			ok = ok && strings.Contains(text, late)
+		}
+		return ok
 	})
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	for _, p := range problems {
@@ -70,6 +82,20 @@ func TestMetricsAreCleanAndThoseOfDashboardAlertsAndDocsExist(t *testing.T) {
 			}
 		}
 	}
+}
+
+// upstream is a DNS server on the node that answers that there is no such name.
+func (n *node) upstream(t *testing.T) string {
+	t.Helper()
+	var conn net.PacketConn
+	n.Must(t, func() (err error) { conn, err = net.ListenPacket("udp", n.addr.String()+":0"); return err })
+	srv := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		_ = w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeNameError)) // a client that is gone is no failure
+	})}
+	done := make(chan error, 1)
+	go func() { done <- srv.ActivateAndServe() }()
+	t.Cleanup(func() { conn.Close(); <-done })
+	return conn.LocalAddr().String()
 }
 
 // TestAlertsLeadToTheirPlaceInTheRunbook checks the form of both files, and that
