@@ -31,9 +31,13 @@ func TestTwoDaemonsSideBySideAreCompared(t *testing.T) {
 		}, args...)...)
 		n.answers(t, n.addr.String()+port)
 	}
+	t.Cleanup(func() { // once it has stopped
+		if out, errs, err := n.tool(t, "unload", "--lb.pin_dir", n.pins()+"-2"); err != nil {
+			t.Errorf("unload: %v\n%s%s", err, out, errs)
+		}
+	})
 	second(":5301", "--lb.backend", "ebpf", "--lb.pin_dir", n.pins()+"-2", "--lb.cgroup", n.cgroup)
 	second(":5302", "--lb.backend", "none", "--dns.records", "web.marathon.mesos. A 10.9.9.9")
-	t.Cleanup(func() { _, _, _ = n.tool(t, "unload", "--lb.pin_dir", n.pins()+"-2") })
 
 	eventually(t, "the like daemon answers alike", func() bool {
 		out, errs, err := n.tool(t, "diff", "--socket", n.socket(), "--against", n.addr.String()+":5301", "--ttl")
