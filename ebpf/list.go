@@ -1,11 +1,14 @@
 package ebpf
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"time"
+	"unsafe"
 
 	"waggle/lb"
 	"waggle/model"
@@ -37,10 +40,30 @@ const (
 
 // share is one backend of a service as the programs see it.
 type share struct {
-	addr   [4]uint32
+	addr   packed
 	port   uint16
 	weight uint16
 	slots  uint16 // at least 1
+}
+
+// packed are the words of an address by twos, as they lie in memory: a million of
+// them are copied in registers, which arrays are not.
+type packed struct{ first, last uint64 }
+
+func pack(a netip.Addr) packed {
+	b := a.As16() // IPv4 as ::ffff:a.b.c.d
+	return packed{binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])}
+}
+
+// packedWords are the words of a backend.
+func packedWords(w *[4]uint32) *packed { return (*packed)(unsafe.Pointer(w)) }
+
+// compare orders addresses as netip does.
+func (p packed) compare(q packed) int {
+	if p.first != q.first {
+		return cmp.Compare(bits.ReverseBytes64(p.first), bits.ReverseBytes64(q.first))
+	}
+	return cmp.Compare(bits.ReverseBytes64(p.last), bits.ReverseBytes64(q.last))
 }
 
 // recipe is a service as the programs see it.
@@ -97,7 +120,8 @@ func newFormat6() format[bpfVip6Key] {
 func words(a netip.Addr) (w [4]uint32) {
 	if a.Is4() {
 		b := a.As4()
-		return [4]uint32{2: mappedWord(), 3: binary.NativeEndian.Uint32(b[:])}
+		w[2], w[3] = mappedWord(), binary.NativeEndian.Uint32(b[:])
+		return w
 	}
 	b := a.As16()
 	for i := range w {
@@ -137,27 +161,17 @@ func (r *recipes) recipe(s *lb.Service) (recipe, error) {
 	if s.Frontend.Proto == model.UDP && !r.udp || s.Frontend.Proto != model.UDP && s.Frontend.Proto != model.TCP {
 		return recipe{}, fmt.Errorf("%s: %w", s.Frontend.Proto, lb.ErrUnsupported)
 	}
-	to := recipe{flags: r.flags(s), shares: slices.Grow(r.scratch[:0], len(s.Backends))}
-	shares, slots := newShares(s.Backends), 0
-	for _, b := range s.Backends {
-		if b.Addr.Addr().Is4() != s.Frontend.Addr.Addr().Is4() || b.Addr.Addr().Is4In6() {
-			return recipe{}, fmt.Errorf("backend %s is not an address of the VIP's family", b.Addr)
-		}
-		if b.Weight == 0 {
-			return recipe{}, fmt.Errorf("backend %s has weight 0", b.Addr)
-		}
-		n := shares.of(b.Weight)
-		slots += int(n)
-		sh := share{words(b.Addr.Addr()), swap(b.Addr.Port()), b.Weight, uint16(min(n, maxSlots))}
-		if at := len(to.shares) - 1; at >= 0 && to.shares[at].addr == sh.addr && to.shares[at].port == sh.port {
-			// Two tasks at one address are one backend.
-			to.shares[at].slots += sh.slots
-			to.shares[at].weight = uint16(min(1<<16-1, uint32(to.shares[at].weight)+uint32(sh.weight)))
-			continue
-		}
-		to.shares = append(to.shares, sh)
+	// Most services' weights are all the same. To look first would be to read a
+	// million backends twice.
+	slots, even, err := r.list(s, nil)
+	if err == nil && !even {
+		of := newShares(s.Backends)
+		slots, _, err = r.list(s, &of)
 	}
-	r.scratch = to.shares
+	if err != nil {
+		return recipe{}, err
+	}
+	to := recipe{flags: r.flags(s), shares: r.scratch}
 	if slots > maxSlots {
 		return recipe{}, fmt.Errorf("%d backends take %d slots, more than %d", len(s.Backends), slots, maxSlots)
 	}
@@ -168,6 +182,39 @@ func (r *recipes) recipe(s *lb.Service) (recipe, error) {
 		to.allow = r.names.resolve(s.Allow)
 	}
 	return to, nil
+}
+
+// list makes r.scratch the shares of s, and returns how many slots they take.
+// Without weights given it takes all for the same, which is one slot for each
+// backend, and reports whether they are.
+func (r *recipes) list(s *lb.Service, weights *shares) (slots int, even bool, err error) {
+	list, is4 := slices.Grow(r.scratch[:0], len(s.Backends)), s.Frontend.Addr.Addr().Is4()
+	defer func() { r.scratch = list }()
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		a, n := b.Addr.Addr(), uint64(1)
+		if a.Is4() != is4 || a.Is4In6() {
+			return 0, false, fmt.Errorf("backend %s is not an address of the VIP's family", b.Addr)
+		}
+		if b.Weight == 0 {
+			return 0, false, fmt.Errorf("backend %s has weight 0", b.Addr)
+		}
+		if weights != nil {
+			n = weights.of(b.Weight)
+		} else if b.Weight != s.Backends[0].Weight {
+			return 0, false, nil
+		}
+		slots += int(n)
+		sh := share{pack(a), swap(b.Addr.Port()), b.Weight, uint16(min(n, maxSlots))}
+		if at := len(list) - 1; at >= 0 && list[at].addr == sh.addr && list[at].port == sh.port {
+			// Two tasks at one address are one backend.
+			list[at].slots += sh.slots
+			list[at].weight = uint16(min(1<<16-1, uint32(list[at].weight)+uint32(sh.weight)))
+			continue
+		}
+		list = append(list, sh)
+	}
+	return slots, true, nil
 }
 
 func (r *recipes) flags(s *lb.Service) (flags uint16) {
@@ -202,9 +249,7 @@ func newShares(backends []lb.Backend) shares {
 	total, divisor := uint64(0), uint64(0)
 	for _, b := range backends {
 		total += uint64(b.Weight)
-		if w := uint64(b.Weight); w != divisor { // as it is for all where weights are equal
-			divisor = gcd(w, divisor)
-		}
+		divisor = gcd(uint64(b.Weight), divisor)
 	}
 	if total <= fineness*divisor {
 		return shares{1, max(1, divisor)}
@@ -215,7 +260,7 @@ func newShares(backends []lb.Backend) shares {
 // of rounds to the nearest, but no weight gets no slot at all.
 func (s shares) of(weight uint16) uint64 {
 	if s.slots == 1 && uint64(weight) == s.total {
-		return 1 // without a division: most services' weights are all the same
+		return 1
 	}
 	return max(1, (uint64(weight)*s.slots+s.total/2)/s.total)
 }

@@ -124,7 +124,7 @@ func (s *services) same(e entry, to recipe) bool {
 	at := slots.base
 	for i, sh := range to.shares {
 		b := &s.backends[s.had[i]]
-		if b.Addr != sh.addr || b.Port != sh.port || b.Weight != sh.weight || b.Service != e.id {
+		if *packedWords(&b.Addr) != sh.addr || b.Port != sh.port || b.Weight != sh.weight || b.Service != e.id {
 			return false
 		}
 		for range sh.slots {
@@ -194,10 +194,8 @@ func (s *services) weigh(to recipe) {
 // compare orders a backend and a share by address and port.
 func (s *services) compare(index uint32, sh share) int {
 	b := &s.backends[index]
-	for i, w := range b.Addr {
-		if w != sh.addr[i] {
-			return cmp.Compare(bits.ReverseBytes32(w), bits.ReverseBytes32(sh.addr[i]))
-		}
+	if at := *packedWords(&b.Addr); at != sh.addr {
+		return at.compare(sh.addr)
 	}
 	return cmp.Compare(bits.ReverseBytes16(b.Port), bits.ReverseBytes16(sh.port))
 }
@@ -206,7 +204,8 @@ func (s *services) compare(index uint32, sh share) int {
 // its predecessor was left with.
 func (s *services) settleIn(id, index uint32, sh share) {
 	b := &s.backends[index]
-	b.Addr, b.Port, b.Weight, b.Service = sh.addr, sh.port, sh.weight, id
+	*packedWords(&b.Addr) = sh.addr
+	b.Port, b.Weight, b.Service = sh.port, sh.weight, id
 	b.Active, b.Connections, b.Failures, b.Latency = 0, 0, 0, 0
 }
 
