@@ -123,6 +123,8 @@ func TestADaemonWithUpstreamsThatDie(t *testing.T) {
 	}
 	eventually(t, "all upstreams have been measured and are well", func() bool { slowest(5); return well() == 3 })
 
+	sizesAreTheClients(t, n)
+
 	// Whoever is asked first dies. A busy machine may take its time once; that it
 	// does so each time is a fault.
 	eventually(t, "with one of three dead no question takes more than 50 ms", func() bool {
@@ -157,6 +159,31 @@ func TestADaemonWithUpstreamsThatDie(t *testing.T) {
 	})
 
 	allDeadServesStale(t, n, servers)
+}
+
+// sizesAreTheClients asks for more than UDP holds: the answer is cut to what the
+// client takes and the daemon gives, whatever its upstreams were offered, and is
+// whole over TCP.
+func sizesAreTheClients(t *testing.T, n *node) {
+	t.Helper()
+	for size, limit := range map[uint16]int{0: 512, 512: 512, 900: 900, 1232: 1232, 4096: 1232} {
+		q := new(dns.Msg).SetQuestion("BIG.corp.EXAMPLE.", dns.TypeA)
+		if size > 0 {
+			q.SetEdns0(size, false)
+		}
+		r, err := n.asked(n.client, q, 10*time.Second)
+		if err != nil || !r.Truncated || r.Len() > limit || r.Question[0] != q.Question[0] || (r.IsEdns0() != nil) != (size > 0) {
+			t.Errorf("%d octets: %v %v", size, r, err)
+		}
+	}
+	n.client.Must(t, func() error {
+		c := dns.Client{Net: "tcp", Timeout: 10 * time.Second}
+		r, _, err := c.Exchange(new(dns.Msg).SetQuestion("big.corp.example.", dns.TypeA), n.addr.String()+":53")
+		if err == nil && (r.Truncated || len(r.Answer) != 120) {
+			t.Errorf("over TCP: %v", r)
+		}
+		return err
+	})
 }
 
 // allDeadServesStale has every server but the first die, which is dead already.
