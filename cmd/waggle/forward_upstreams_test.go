@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,17 +55,20 @@ func newOutsiders(t *testing.T, n *node, kinds ...dnspeer.Kind) (out []*outsider
 	return out
 }
 
-// forwarding starts the daemon so that it asks these servers, and returns once it
-// answers.
-func (n *node) forwarding(t *testing.T, upstreams ...string) {
+// forwarding starts the daemon with further arguments, without a balancer, and
+// returns once it answers.
+func (n *node) forwarding(t *testing.T, args ...string) *process {
 	t.Helper()
-	args := n.verb("run", "--file.paths", t.TempDir(), "--dns.forward.on=true", "--dns.limit.rate", "0", "--lb.backend", "none")
-	for _, u := range upstreams {
-		args = append(args, "--dns.forward.upstreams", u)
-	}
-	n.start(t, args...)
+	p := n.start(t, append(n.verb("run", "--file.paths", t.TempDir(), "--dns.forward.on=true", "--dns.limit.rate", "0", "--lb.backend", "none"), args...)...)
+	n.serves(t, n.client)
+	return p
+}
+
+// serves waits until the node's daemon knows what there is.
+func (n *node) serves(t *testing.T, ns *testnet.Namespace) {
+	t.Helper()
 	eventually(t, "the daemon answers", func() bool {
-		r, err := n.asked(n.client, new(dns.Msg).SetQuestion("ready.spartan.", dns.TypeA), time.Second)
+		r, err := n.asked(ns, new(dns.Msg).SetQuestion("ready.spartan.", dns.TypeA), time.Second)
 		return err == nil && len(r.Answer) == 1
 	})
 }
@@ -93,11 +97,11 @@ func (n *node) standing(t *testing.T) *api.Forward {
 func TestADaemonWithUpstreamsThatDie(t *testing.T) {
 	n := newNode(t)
 	servers := newOutsiders(t, n, dnspeer.NSD(), dnspeer.Knot(), dnspeer.NSD())
-	var addrs []string
+	var args []string
 	for _, o := range servers {
-		addrs = append(addrs, o.Server.Addr.String())
+		args = append(args, "--dns.forward.upstreams", o.Server.Addr.String())
 	}
-	n.forwarding(t, addrs...)
+	n.forwarding(t, args...)
 	fresh := 0
 	// slowest asks for names that nobody has asked for and returns how long the
 	// slowest answer took.
@@ -238,21 +242,18 @@ func TestADaemonAsksByTLSUnderAnAuthorityOfItsOwn(t *testing.T) {
 		ca, name string
 		ok       bool
 	}{{cert, "dns.corp.example", true}, {other, "dns.corp.example", false}, {cert, "other.example", false}, {"", "dns.corp.example", false}} {
-		p := n.start(t, n.verb("run", "--file.paths", t.TempDir(), "--dns.forward.on=true", "--dns.forward.ca_file", c.ca,
-			"--lb.backend", "none", "--dns.forward.upstreams", "tls://"+secure.String()+"#"+c.name)...)
-		var r *dns.Msg
-		eventually(t, "an answer", func() (ok bool) {
-			var err error
-			r, err = n.asked(n.client, new(dns.Msg).SetQuestion("big.corp.example.", dns.TypeA), 10*time.Second)
-			return err == nil
-		})
+		p := n.forwarding(t, "--dns.forward.ca_file", c.ca, "--dns.forward.upstreams", "tls://"+secure.String()+"#"+c.name)
+		r, err := n.asked(n.client, new(dns.Msg).SetQuestion("big.corp.example.", dns.TypeA), 20*time.Second)
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
 		if c.ok && (r.Rcode != dns.RcodeSuccess || !r.Truncated) || !c.ok && r.Rcode != dns.RcodeServerFailure {
 			t.Errorf("%+v: %v", c, r)
 		}
 		if u := n.standing(t).Upstreams[0]; (u.Error == "") != c.ok {
 			t.Errorf("%+v: %+v", c, u)
 		}
-		p.stop(t, 15)
+		p.stop(t, syscall.SIGTERM)
 	}
 }
 
@@ -263,13 +264,10 @@ func TestTwoDaemonsThatAskEachOtherStop(t *testing.T) {
 	b.Namespace, b.addr, b.state = testnet.New(t), netip.MustParseAddr("10.98.0.2"), t.TempDir()
 	testnet.Link(t, b.Namespace, netip.PrefixFrom(b.addr, 24), a.Namespace, netip.PrefixFrom(b.addr.Prev(), 24))
 	b.Default(t, b.addr.Prev())
-	a.forwarding(t, b.addr.String())
+	a.forwarding(t, "--dns.forward.upstreams", b.addr.String())
 	b.start(t, "run", "--file.paths", t.TempDir(), "--dns.listen", b.addr.String()+":53", "--http.listen", "", "--http.socket", b.socket(),
 		"--lb.backend", "none", "--state.dir", b.archive(), "--dns.forward.upstreams", a.addr.String())
-	eventually(t, "the other daemon answers", func() bool {
-		r, err := b.asked(a.Namespace, new(dns.Msg).SetQuestion("ready.spartan.", dns.TypeA), time.Second)
-		return err == nil && len(r.Answer) == 1
-	})
+	b.serves(t, a.Namespace)
 	const questions = 20
 	for i := range questions {
 		r, err := a.asked(a.client, new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.any.corp.example.", i), dns.TypeA), 10*time.Second)
