@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,4 +71,17 @@ func TestAThreadThatIsNobodysLacksAll(t *testing.T) {
 	if m := Missing(NetAdmin, SysAdmin); len(m) > 0 {
 		t.Errorf("root lacks %v", m)
 	}
+}
+
+func FuzzWhatTheKernelSays(f *testing.F) {
+	f.Add("CapEff:\t000001ffffffffff\n", "none [integrity] confidentiality\n")
+	f.Add("CapEff:", "[")
+	f.Fuzz(func(t *testing.T, status, lock string) {
+		if lack := missing(status, []Capability{BPF}); len(lack) > 1 && !strings.Contains(status, "\nCapEff:") {
+			t.Errorf("%q lacks %v", status, lack)
+		}
+		if got := why(nil, lock); !strings.HasPrefix(got, " (") || !strings.HasSuffix(got, ")") {
+			t.Errorf("%q", got)
+		}
+	})
 }
