@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 
 	"waggle/watcher/transport"
 )
@@ -42,6 +44,7 @@ func (c tlsConfig) transport() transport.TLS {
 }
 
 // transports are how the HTTP sources are spoken to, by the key they are below.
+// Hosts that cannot be one are left out: their keys are checked for themselves.
 func (c fileConfig) transports() map[string]transport.Config {
 	m := c.Mesos.source(nil, nil).Transport()
 	if c.Mesos.ZK != "" { // for what is said of them
@@ -51,13 +54,15 @@ func (c fileConfig) transports() map[string]transport.Config {
 		}
 		m.Hosts = append(m.Hosts, transport.Host{URL: &url.URL{Scheme: scheme, Host: "masters found in ZooKeeper"}})
 	}
-	return map[string]transport.Config{"mesos": m}
+	marathon, _ := c.Marathon.source(nil).Asks()
+	return map[string]transport.Config{"mesos": m, "marathon": marathon}
 }
 
 // checkTransports returns what is wrong with the keys by themselves.
 func (c fileConfig) checkTransports(bad func(key, format string, args ...any)) {
-	for source, t := range c.transports() {
-		t.Check(func(setting string, err error) { bad(source+"."+setting, "%v", err) })
+	all := c.transports()
+	for _, source := range slices.Sorted(maps.Keys(all)) {
+		all[source].Check(func(setting string, err error) { bad(source+"."+setting, "%v", err) })
 	}
 }
 
@@ -66,9 +71,10 @@ func (c fileConfig) checkTransports(bad func(key, format string, args ...any)) {
 // come.
 func (c fileConfig) inspect(warn func(error)) error {
 	var errs []error
-	for source, t := range c.transports() {
+	all := c.transports()
+	for _, source := range slices.Sorted(maps.Keys(all)) {
 		keyed := func(setting string, err error) error { return fmt.Errorf("%s.%s: %w", source, setting, err) }
-		t.Inspect(
+		all[source].Inspect(
 			func(setting string, err error) { errs = append(errs, keyed(setting, err)) },
 			func(setting string, err error) { warn(keyed(setting, err)) })
 	}

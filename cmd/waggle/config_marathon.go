@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"waggle/internal/hostnet"
+	"waggle/watcher"
 	"waggle/watcher/marathon"
 )
 
@@ -13,11 +13,17 @@ type marathonConfig struct {
 	Resync    time.Duration `yaml:"resync" help:"how often to read everything again beside the events"`
 	Poll      time.Duration `yaml:"poll" help:"how often to read everything where there are no events"`
 	EmptyHold time.Duration `yaml:"empty_hold" help:"how long Marathon must show nothing at all before that is believed"`
+
+	Auth authConfig `yaml:"auth"`
+	TLS  tlsConfig  `yaml:"tls"`
 }
 
 func defaultMarathonConfig() marathonConfig {
 	m := marathon.DefaultConfig()
-	return marathonConfig{Hosts: []string{}, Resync: m.Resync, Poll: m.Poll, EmptyHold: m.EmptyHold}
+	return marathonConfig{
+		Hosts: []string{}, Resync: m.Resync, Poll: m.Poll, EmptyHold: m.EmptyHold,
+		Auth: defaultAuthConfig(), TLS: defaultTLSConfig(),
+	}
 }
 
 // check returns what is wrong with the keys.
@@ -34,11 +40,10 @@ func (c marathonConfig) check() error {
 	return nil
 }
 
-func (c marathonConfig) source(r *hostnet.Resolver) marathon.Config {
+func (c marathonConfig) source(lookup watcher.Lookup) marathon.Config {
 	m := marathon.DefaultConfig()
 	m.Hosts, m.Resync, m.Poll, m.EmptyHold = c.Hosts, c.Resync, c.Poll, c.EmptyHold
-	if r != nil {
-		m.Resolve = r.Lookup
-	}
+	m.Resolve = lookup
+	m.Transport.Auth, m.Transport.TLS = c.Auth.transport(), c.TLS.transport()
 	return m
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -64,6 +65,8 @@ func TestTheFilesOfCredentialsAreChecked(t *testing.T) {
 		"an account by a secret":    {flags("auth.service_account_file", put("a3", `{"uid":"me","scheme":"HS256"}`)), "only RS256 is known"},
 		"an account to no URL":      {flags("auth.service_account_file", put("a4", iam.Account(t, "ftp://me:"+secret+"@x/"))), "has a login_endpoint that is no http(s) URL"},
 		"a master with credentials": {flags("masters", "http://me:"+secret+"@10.0.0.1:5050"), "mesos.masters: a master's URL cannot have credentials"},
+		"Marathon's token":          {[]string{"--marathon.auth.token_file", empty}, "marathon.auth.token_file: " + empty + ": is empty"},
+		"Marathon's certificate":    {[]string{"--marathon.tls.cert_file", ca.File}, "marathon.tls.cert_file: is needed with tls.key_file"},
 		"a ZooKeeper path like one": {flags("zk", "zk://me:"+secret+"/x@10.0.0.1:2181/mesos"), "mesos.zk: "},
 	}
 	for name, tt := range tests {
@@ -239,19 +242,12 @@ func TestADaemonFollowsMastersThatWantCredentials(t *testing.T) {
 // iam gave a token.
 func (n *node) secured(t *testing.T, ca *transporttest.CA, iam *transporttest.IAM, port uint16) (_ *mesostest.Master, loginPort string) {
 	t.Helper()
-	listen := func(cfg *tls.Config) (l net.Listener) {
-		n.Must(t, func() (err error) {
-			l, err = net.Listen("tcp", n.addr.String()+":0")
-			return err
-		})
-		return tls.NewListener(l, cfg)
-	}
-	master := mesostest.ServeOn(listen(ca.Server(t, n.addr.String())), n.picture(port, "web"))
+	master := mesostest.ServeOn(n.listenTLS(t, ca.Server(t, n.addr.String())), n.picture(port, "web"))
 	t.Cleanup(master.Close)
 	master.SetGuard(iam.Accepts)
 	login := httptest.NewUnstartedServer(iam)
 	login.Listener.Close()
-	login.Listener = listen(ca.Server(t, "leader.mesos"))
+	login.Listener = n.listenTLS(t, ca.Server(t, "leader.mesos"))
 	login.Start()
 	t.Cleanup(login.Close)
 	_, loginPort, err := net.SplitHostPort(login.Listener.Addr().String())
@@ -259,4 +255,53 @@ func (n *node) secured(t *testing.T, ca *transporttest.CA, iam *transporttest.IA
 		t.Fatal(err)
 	}
 	return master, loginPort
+}
+
+// listenTLS listens on a free port of the node's address.
+func (n *node) listenTLS(t *testing.T, cfg *tls.Config) net.Listener {
+	t.Helper()
+	var l net.Listener
+	n.Must(t, func() (err error) {
+		l, err = net.Listen("tcp", n.addr.String()+":0")
+		return err
+	})
+	return tls.NewListener(l, cfg)
+}
+
+// TestMarathonIsAskedWithCredentials changes the password while the daemon runs.
+func TestMarathonIsAskedWithCredentials(t *testing.T) {
+	n := newNode(t)
+	ca := transporttest.NewCA(t)
+	m := &oneApp{addr: n.addr.String(), port: n.greeter(t), healthy: true, changed: make(chan struct{})}
+	var password atomic.Pointer[string]
+	file := filepath.Join(n.state, "password")
+	change := func(to string) { password.Store(&to) }
+	change("s3cret-one")
+	transporttest.Replace(t, file, "s3cret-one\n")
+	server := httptest.NewUnstartedServer(transporttest.Guard(m, func(r *http.Request) bool {
+		return transporttest.Basic("waggle", *password.Load())(r)
+	}))
+	server.Listener.Close()
+	server.Listener = n.listenTLS(t, ca.Server(t, n.addr.String()))
+	server.Start()
+	t.Cleanup(server.Close)
+
+	p := n.start(t, n.verb("run", "--marathon.hosts", "https://"+server.Listener.Addr().String(), "--marathon.tls.ca_file", ca.File,
+		"--marathon.auth.principal", "waggle", "--marathon.auth.secret_file", file)...)
+	n.up(t, "web.marathon", 1)
+	change("s3cret-two")
+	server.CloseClientConnections()
+	eventually(t, "the old password is refused", func() bool {
+		st := n.status(t).Source.Marathon
+		return st != nil && strings.Contains(st.Error, "401")
+	})
+	transporttest.Replace(t, file, "s3cret-two\n")
+	eventually(t, "the new password is taken", func() bool { return n.status(t).Source.Marathon.Connected })
+	status, err := n.get("/v2/status")
+	if err != nil {
+		t.Error(err)
+	}
+	if said := p.out.String() + status; strings.Contains(said, "s3cret") || strings.Contains(said, "d2FnZ2xlOn") {
+		t.Errorf("the password is said:\n%s", said)
+	}
 }

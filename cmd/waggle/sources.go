@@ -27,7 +27,7 @@ func (d *daemon) openSources(r *hostnet.Resolver, reg prometheus.Registerer) err
 	}
 	if len(d.cfg.Marathon.Hosts) > 0 {
 		var err error
-		if d.marathon, err = marathon.New(d.cfg.Marathon.source(r), d.log.Named("marathon"), reg); err != nil {
+		if d.marathon, err = marathon.New(d.cfg.Marathon.source(d.lookup(r)), d.log.Named("marathon"), reg); err != nil {
 			return err
 		}
 		if d.source != nil {
