@@ -155,6 +155,11 @@ var cases = []struct {
 	{"a port that is mapped", world(nil, task("web:1", func(t *model.Task) {
 		t.Mappings = []model.PortMapping{{HostPort: 31000, ContainerPort: 8080, Proto: model.TCP}}
 	})), "web:1", "port-mapped", "at [10.0.0.1:31000]: a port mapping leads from the agent to port 8080"},
+	{"a port that this node reaches past its mapping", world(func(w *World) {
+		w.VIP.Node, w.VIP.ShortCut = []netip.Addr{netip.MustParseAddr("10.0.0.1")}, vip.ShortCutAll
+	}, task("web:1", func(t *model.Task) {
+		t.Mappings = []model.PortMapping{{HostPort: 8080, ContainerPort: 80, Proto: model.TCP}}
+	})), "web:1", "port-short-cut", "port http/tcp is 9.0.0.1:80 for the VIPs of this node"},
 	{"a port in host networking", world(nil, task("web:1", at("10.0.0.1"))), "web:1", "port-host-network", "at [10.0.0.1:8080]: the task shares"},
 	{"a port in one network", world(nil, task("web:1", label("network-name", "dcos"))), "web:1", "port-network", "in network dcos"},
 	{"a port that Marathon gave a service port", world(nil, task("web:1", service(10101))), "web:1", "service-port", "keeps port 10101"},

@@ -91,6 +91,7 @@ func (w World) task(app *model.App, t *model.Task) Subject {
 	w.addresses(&s, t)
 	for i := range t.Ports {
 		port(&s, t, t.Ports[i])
+		w.shortCut(&s, t, t.Ports[i])
 	}
 	w.labels(&s, app, t)
 	w.taskNames(&s, app, t)
@@ -160,6 +161,13 @@ func port(s *Subject, t *model.Task, p model.Port) {
 	}
 	if p.ServicePort != 0 {
 		s.say("service-port", "%s: Marathon keeps port %d for load balancers of it", what, p.ServicePort)
+	}
+}
+
+// shortCut tells where this node reaches a port that others reach by a mapping.
+func (w World) shortCut(s *Subject, t *model.Task, p model.Port) {
+	if at, ok := w.VIP.Near(t, p); ok {
+		s.say("port-short-cut", "port %s/%s is %s for the VIPs of this node, on which it runs: past the port mapping (lb.short_cut is %s)", p.Name, p.Proto, at, w.VIP.ShortCut)
 	}
 }
 

@@ -106,10 +106,12 @@ type DiscoveryPort struct {
 }
 
 // PortMapping says that HostPort of the agent leads to ContainerPort of the
-// task.
+// task. ByMesos says that Mesos' own containerizer has made it (a mapping of a
+// network, not of Docker): then the container is routed on its agent.
 type PortMapping struct {
 	HostPort, ContainerPort uint16
 	Proto                   Proto
+	ByMesos                 bool
 }
 
 // PortRange is an inclusive range of agent ports given to a task.

@@ -171,7 +171,7 @@ func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
 	c := claim{label: l, proto: p.Proto, backend: Backend{
 		Weight: l.weight, State: stateOf(t), Agent: t.AgentAddr, Inner: t.Inner(p), Task: t.Key,
 	}}
-	endpoints := t.Endpoints(p)
+	endpoints := r.cfg.endpoints(t, p)
 	served := false
 	for _, e := range endpoints {
 		e = netip.AddrPortFrom(e.Addr().Unmap(), e.Port())

@@ -25,6 +25,11 @@ type Config struct {
 	// web.marathon, or by address.
 	Options  Options
 	Services map[string]Options
+	// Node are the addresses of this machine. ShortCut says which backends that
+	// run on it are reached by their containers' own addresses. The addresses of
+	// VIPs do not depend on either.
+	Node     []netip.Addr
+	ShortCut ShortCut
 }
 
 // options returns what the service of t asks for, whose labels say said.

@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap/zapcore"
 	"go.yaml.in/yaml/v3"
+
+	"waggle/vip"
 )
 
 // defaultConfigFile is read when no --config is given and it exists.
@@ -82,6 +84,7 @@ type lbConfig struct {
 	Cgroup   string        `yaml:"cgroup" help:"balance for processes below this cgroup v2 folder only; empty for the whole machine"`
 	Eject    ejectConfig   `yaml:"eject"`
 	Node     []string      `yaml:"node" help:"addresses of this machine as the scheduler knows it, for VIPs that prefer near backends; empty for all it has"`
+	ShortCut vip.ShortCut  `yaml:"short_cut" help:"backends on this machine that are reached by their container's address, past its port mapping: none, mesos (those of Mesos' own containerizer) or all (Docker's too)"`
 	Watch    bool          `yaml:"watch" help:"count failed connects and time others, per backend, for 2 µs a connection"`
 	SelfTest bool          `yaml:"self_test" help:"connect through a VIP of our own every minute, from a cgroup of its own"`
 	PinDir   string        `yaml:"pin_dir" help:"folder on a bpf file system for the kernel state that outlives the daemon"`

@@ -72,11 +72,10 @@ func explainFile(ctx context.Context, e env, flags *configFlags, file, format, q
 		return explain.Answer{}, fmt.Errorf("explain %s: %w", file, err)
 	}
 	s.Applied = s.Table
-	return explain.Ask(explainWorld(cfg, s), query), nil
+	return explain.Ask(explainWorld(cfg.anywhere(), s), query), nil
 }
 
-func explainWorld(cfg fileConfig, s *agent.State) explain.World {
-	stages := cfg.agent()
+func explainWorld(stages agent.Config, s *agent.State) explain.World {
 	return explain.World{
 		Snapshot: s.Snapshot, Table: s.Table, Applied: s.Applied, Plan: s.Plan, Zone: s.Zone, Problems: s.Problems(),
 		VIP: stages.VIP, VIPZone: vipZone(stages.DNS),
@@ -86,7 +85,7 @@ func explainWorld(cfg fileConfig, s *agent.State) explain.World {
 // explain answers a query about what the daemon serves after the turn that
 // made s.
 func (d *daemon) explain(s *agent.State, query string) any {
-	w := explainWorld(d.cfg, s)
+	w := explainWorld(d.cfg.agent(), s)
 	w.Unbalanced = func(f vip.Frontend) string {
 		for _, e := range slices.Concat(s.Unsupported, s.Failed) {
 			if e.Frontend == f {

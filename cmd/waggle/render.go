@@ -99,10 +99,7 @@ func recorded(ctx context.Context, cfg fileConfig, in io.Reader, f mesos.Format)
 		return nil, err
 	}
 	asAnswered(snap, cfg.Mesos.source(nil, nil).Addrs())
-	stages := cfg.agent()
-	if len(cfg.LB.Node) == 0 {
-		stages.DNS.NodeAddrs = nil // what is rendered does not depend on where
-	}
+	stages := cfg.anywhere()
 	s := &agent.State{Snapshot: snap, Table: vip.Build(nil, snap, stages.VIP)}
 	s.Zone = dns.Build(nil, snap, s.Table, stages.DNS)
 	return s, nil
@@ -124,6 +121,16 @@ func decode(ctx context.Context, in io.Reader, f mesos.Format, lookup watcher.Lo
 		return marathon.Decode(ctx, in, lookup)
 	}
 	return mesos.Decode(ctx, in, f, lookup)
+}
+
+// anywhere is agent for what does not depend on where it is looked at, unless a
+// node is given.
+func (c fileConfig) anywhere() agent.Config {
+	stages := c.agent()
+	if len(c.LB.Node) == 0 {
+		stages.DNS.NodeAddrs, stages.VIP.Node = nil, nil
+	}
+	return stages
 }
 
 // asAnswered completes a document as if one of the configured masters had

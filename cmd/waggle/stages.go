@@ -14,6 +14,7 @@ import (
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
 	"waggle/lb/ipvs"
+	"waggle/vip"
 	"waggle/watcher/archive"
 )
 
@@ -39,7 +40,8 @@ func defaultFileConfig() fileConfig {
 		VIP: defaultVIPConfig(a.VIP),
 		LB: lbConfig{
 			Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{},
-			PinDir: p.PinDir, SelfTest: true, IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers},
+			ShortCut: vip.ShortCutMesos,
+			PinDir:   p.PinDir, SelfTest: true, IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers},
 		},
 		HTTP: httpConfig{
 			Socket: "/run/waggle/waggle.sock",
@@ -95,6 +97,7 @@ func (c fileConfig) agent() agent.Config {
 	a := agent.DefaultConfig()
 	a.VIP = c.VIP.stage(ignore)
 	a.LB.Grace, a.LB.Peername, a.LB.Node = c.LB.Grace, c.LB.Peername, c.LB.node(ignore)
+	a.VIP.Node, a.VIP.ShortCut = a.LB.Node, c.LB.ShortCut
 	a.Eject = c.LB.Eject.stage()
 	if c.State.Dir != "" {
 		a.DrainFile = filepath.Join(c.State.Dir, "drains")

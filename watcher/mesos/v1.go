@@ -179,20 +179,20 @@ func (c *container) mappings() []model.PortMapping {
 	if c == nil {
 		return nil
 	}
-	return slices.Clip(append(modelMappings(c.Docker.PortMappings), networkMappings(c.NetworkInfos)...))
+	return slices.Clip(append(modelMappings(c.Docker.PortMappings, false), networkMappings(c.NetworkInfos)...))
 }
 
 func networkMappings(infos []networkInfo) []model.PortMapping {
 	var out []model.PortMapping
 	for _, i := range infos {
-		out = append(out, modelMappings(i.PortMappings)...)
+		out = append(out, modelMappings(i.PortMappings, true)...)
 	}
 	return out
 }
 
 // modelMappings splits a protocol like "udp,tcp", which Marathon passes on as
 // the user wrote it.
-func modelMappings(list []portMapping) []model.PortMapping {
+func modelMappings(list []portMapping, byMesos bool) []model.PortMapping {
 	var out []model.PortMapping
 	for _, m := range list {
 		for word := range strings.SplitSeq(m.Protocol, ",") {
@@ -203,7 +203,7 @@ func modelMappings(list []portMapping) []model.PortMapping {
 					continue // such a mapping can serve no port of ours
 				}
 			}
-			out = append(out, model.PortMapping{HostPort: m.HostPort, ContainerPort: m.ContainerPort, Proto: proto})
+			out = append(out, model.PortMapping{HostPort: m.HostPort, ContainerPort: m.ContainerPort, Proto: proto, ByMesos: byMesos})
 		}
 	}
 	return out

@@ -14,7 +14,12 @@ type Task struct {
 	IP               netip.Addr // in its status; zero for none
 	Healthy          *bool      // the verdict of a Mesos health check; nil for none
 	Ports            []Port
+	Mappings         []Mapping // in a bridge network
+	Docker           bool      // by Docker, else by Mesos' own containerizer
 }
+
+// Mapping leads from a port of the agent to one of the container, by TCP.
+type Mapping struct{ Host, Container int }
 
 // Port is a discovery port, with labels as key, value, key, value.
 type Port struct {
@@ -120,11 +125,27 @@ func (t Task) object() object {
 			"number": p.Number, "name": p.Name, "protocol": p.Protocol, "labels": object{"labels": labels},
 		})
 	}
-	return object{
+	o := object{
 		"task_id": id(t.ID), "framework_id": id(t.Framework), "agent_id": id(t.Agent),
 		"name": t.Name, "state": t.State, "statuses": []object{t.status()},
 		"discovery": object{"visibility": "FRAMEWORK", "name": t.Name, "ports": object{"ports": ports}},
 	}
+	if len(t.Mappings) > 0 {
+		o["container"] = t.container()
+	}
+	return o
+}
+
+// container is that of a task in a bridge network, as Marathon asks for it.
+func (t Task) container() object {
+	list := []object{}
+	for _, m := range t.Mappings {
+		list = append(list, object{"host_port": m.Host, "container_port": m.Container, "protocol": "tcp"})
+	}
+	if t.Docker {
+		return object{"type": "DOCKER", "docker": object{"image": "i", "network": "BRIDGE", "port_mappings": list}}
+	}
+	return object{"type": "MESOS", "network_infos": []object{{"name": "mesos-bridge", "port_mappings": list}}}
 }
 
 func (t Task) status() object {
