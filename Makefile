@@ -27,7 +27,7 @@ packages:
 
 # test runs everything; as root the privileged tests too.
 test:
-	@scripts/deps memcached iproute2 iputils-ping zookeeper qemu-system-x86 busybox-static bpftool
+	@scripts/deps memcached iproute2 iputils-ping nftables bpftool zookeeper qemu-system-x86 busybox-static
 	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 

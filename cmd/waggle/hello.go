@@ -15,8 +15,9 @@ func newHello() *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 	}
 	listen := cmd.Flags().String("listen", "127.0.0.1:0", "address to serve HTTP on")
+	linger := cmd.Flags().Duration("linger", 0, "how long to go on serving once told to end")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return devcluster.Hello(cmd.Context(), *listen, cmd.OutOrStdout())
+		return devcluster.Hello(cmd.Context(), *listen, *linger, cmd.OutOrStdout())
 	}
 	return cmd
 }

@@ -194,15 +194,8 @@ func TestALabelSaysWhoMayConnect(t *testing.T) {
 		return unix.Mount("/proc/thread-self/ns/net", space, "", unix.MS_BIND, "")
 	})
 	t.Cleanup(func() { _ = unix.Unmount(space, unix.MNT_DETACH) })
-	// A container is a process in a namespace; a path of a cgroup is below the one
-	// that is balanced, which is the root unless configured.
-	container := exec.Command("sleep", "1000")
-	n.client.Must(t, container.Start)
-	t.Cleanup(func() {
-		_ = container.Process.Kill()
-		_ = container.Wait() // it was killed
-	})
-	const inside = "inside"
+	n.container(t)
+	const inside = "inside" // below the cgroup that is balanced, which is the root unless configured
 	if err := os.Mkdir(filepath.Join(n.cgroup, "inside"), 0o755); err != nil {
 		t.Fatal(err)
 	}

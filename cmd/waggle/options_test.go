@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// backendOf is one service of a file: an app with a VIP label and options
-// beside it.
+// backendOf is one service of a file: an app with a VIP label, behind "udp " if
+// it is one of UDP, and options beside it.
 type backendOf struct {
 	app     string
 	vip     string
@@ -31,7 +31,12 @@ func rewrite(t *testing.T, path string, list ...backendOf) {
 	t.Helper()
 	text := "services:\n"
 	for _, b := range list {
-		text += fmt.Sprintf("- {name: %s, addresses: [%s], ports: [{port: %d, vip: '%s', labels: {%s}}]}\n", b.app, b.at.Addr(), b.at.Port(), b.vip, b.options)
+		proto, vip := "tcp", b.vip
+		if v, ok := strings.CutPrefix(vip, "udp "); ok {
+			proto, vip = "udp", v
+		}
+		text += fmt.Sprintf("- {name: %s, addresses: [%s], ports: [{port: %d, protocol: %s, vip: '%s', labels: {%s}}]}\n",
+			b.app, b.at.Addr(), b.at.Port(), proto, vip, b.options)
 	}
 	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
 		t.Fatal(err)

@@ -147,7 +147,7 @@ func TestHelloEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	said := make(chan string, 1)
 	done := make(chan error, 1)
-	go func() { done <- Hello(ctx, "127.0.0.1:0", write(func(s string) { said <- s })) }()
+	go func() { done <- Hello(ctx, "127.0.0.1:0", 0, write(func(s string) { said <- s })) }()
 	addr := netip.MustParseAddrPort(strings.TrimSpace(strings.TrimPrefix(<-said, "listening on ")))
 	if resp := call(t, "GET", addr, "/health", ""); resp.StatusCode != 200 || body(t, resp) != "" {
 		t.Errorf("health: %s", resp.Status)
@@ -161,7 +161,7 @@ func TestHelloEndsWithItsContext(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("it goes on")
 	}
-	if err := Hello(t.Context(), "256.0.0.1:0", write(func(string) {})); err == nil {
+	if err := Hello(t.Context(), "256.0.0.1:0", 0, write(func(string) {})); err == nil {
 		t.Error("it listened on no address")
 	}
 }

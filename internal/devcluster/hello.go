@@ -13,9 +13,10 @@ import (
 
 // Hello is a small HTTP server for examples: it listens on an address like
 // ":8080" until ctx ends, says on out where, and answers any GET with its app,
-// its task and that address as text, /health with 200. Requests that run when
-// ctx ends get 2 s; then Hello returns nil.
-func Hello(ctx context.Context, listen string, out io.Writer) error {
+// its task and that address as text, /health with 200. When ctx ends it goes on
+// serving for the time it lingers, as one does that waits for its clients to be
+// told; requests that still run then get 2 s, and Hello returns nil.
+func Hello(ctx context.Context, listen string, linger time.Duration, out io.Writer) error {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -32,6 +33,11 @@ func Hello(ctx context.Context, listen string, out io.Writer) error {
 	case err := <-served:
 		return fmt.Errorf("serve on %s: %w", listen, err)
 	case <-ctx.Done():
+	}
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s: %w", listen, err)
+	case <-time.After(linger):
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	var err error
 	switch {
 	case len(os.Args) == 5 && os.Args[2] == "hello":
-		err = Hello(ctx, os.Args[4], os.Stdout)
+		err = Hello(ctx, os.Args[4], 0, os.Stdout)
 	case os.Getenv("DEVCLUSTER_VICTIM") != "":
 		err = victim(ctx, os.Getenv("DEVCLUSTER_VICTIM"))
 	default:
