@@ -10,20 +10,21 @@ import (
 	"waggle/watcher/mesos/mesostest"
 )
 
-// told is a master whose three tasks share a VIP, and what it says of each.
+// told is a master whose three tasks share a VIP, with the options of labels
+// beside its own, and what it says of each.
 type told struct {
 	*mesostest.Master
 	tasks []mesostest.Task
 	at    []netip.AddrPort // of the tasks
 }
 
-func (n *node) told(t *testing.T) *told {
+func (n *node) told(t *testing.T, options ...string) *told {
 	t.Helper()
 	m := &told{at: n.echoes(t, 3)}
 	for i, at := range m.at {
 		m.tasks = append(m.tasks, mesostest.Task{
 			Framework: "F", Agent: "S0", ID: fmt.Sprintf("web.%d", i), Name: "web", State: "TASK_RUNNING", IP: n.addr,
-			Ports: []mesostest.Port{{Number: int(at.Port()), Name: "p", Protocol: "tcp", Labels: []string{"VIP_0", "/web:80"}}},
+			Ports: []mesostest.Port{{Number: int(at.Port()), Name: "p", Protocol: "tcp", Labels: append([]string{"VIP_0", "/web:80"}, options...)}},
 		})
 	}
 	n.Must(t, func() error {
