@@ -396,7 +396,15 @@ func TestWhatIsNotMountedIsMounted(t *testing.T) {
 	b := &bed{cfg: smallConfig(), ns: ns}
 	b.cfg.PinDir = bpffs + "/waggle-test"
 	to := b.sink(t, "127.0.0.1:0")
-	err := onThread(func() error {
+	root, err := testnet.CgroupRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgroup := testnet.Cgroup(t)
+	testnet.Enter(t, cgroup)
+	closed := service("11.255.255.253:80", to)
+	closed.Allow = []lb.Client{{Cgroup: strings.TrimPrefix(cgroup, root)}}
+	err = onThread(func() error {
 		if err := ownMounts(); err != nil {
 			return err
 		}
@@ -412,11 +420,13 @@ func TestWhatIsNotMountedIsMounted(t *testing.T) {
 			}
 		}()
 		// No other test knows this address, and the root is everybody's.
-		if err := d.Apply(t.Context(), plan(service("11.255.255.254:80", to))); err != nil {
+		if err := d.Apply(t.Context(), plan(service("11.255.255.254:80", to), closed)); err != nil {
 			return err
 		}
-		if got, err := b.peer(addr("11.255.255.254:80")); err != nil || got != to {
-			t.Errorf("connect: %s, %v, want %s", got, err, to)
+		for _, at := range []string{"11.255.255.254:80", "11.255.255.253:80"} {
+			if got, err := b.peer(addr(at)); err != nil || got != to {
+				t.Errorf("connect to %s: %s, %v, want %s", at, got, err, to)
+			}
 		}
 		return nil
 	})

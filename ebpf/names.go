@@ -18,7 +18,7 @@ import (
 // names knows by which ids the kernel knows clients. Containers come and go, so
 // what it knows of namespaces and cgroups is as old as the last forget.
 type names struct {
-	root       string                   // where cgroup v2 can be walked; "" for nowhere
+	root       string                   // the folder of the cgroup that is balanced
 	look       func(file string) uint64 // the cookie of a namespace, or 0
 	cgroups    map[string]uint64
 	files      map[string]uint64 // cookies of namespaces, by file
@@ -91,9 +91,6 @@ func lookUp(known map[string]uint64, name string, find func(string) uint64) uint
 
 // cgroup returns the id of the cgroup at a path below the root, or 0.
 func (n *names) cgroup(path string) uint64 {
-	if n.root == "" {
-		return 0
-	}
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(n.root, path), &st); err != nil {
 		return 0
