@@ -127,6 +127,7 @@ func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 		"bad service option": {"vip: {services: {web.marathon: {drain: soon}}}\n", "vip.services.web.marathon.drain"},
 		"unknown option":     {"vip: {services: {web.marathon: {colour: blue}}}\n", "vip.services.web.marathon.colour"},
 		"no framework":       {"vip: {services: {web: {drain: 1s}}}\n", "vip.services.web"},
+		"unknown short cut":  {"lb:\n  short_cut: docker\n", "none of none, mesos, all"},
 		"hasty ejection":     {"lb: {eject: {every: 1ms}}\n", "lb.eject.every"},
 		"no ejection share":  {"lb: {eject: {percent: 0}}\n", "lb.eject.percent"},
 		"bad node":           {"lb: {node: [here]}\n", "lb.node"},

@@ -123,12 +123,13 @@ func decode(ctx context.Context, in io.Reader, f mesos.Format, lookup watcher.Lo
 	return mesos.Decode(ctx, in, f, lookup)
 }
 
-// anywhere is agent for what does not depend on where it is looked at, unless a
-// node is given.
+// anywhere is agent for what does not depend on where it is looked at, but for
+// the name of a node that is given: its short cuts are its own.
 func (c fileConfig) anywhere() agent.Config {
 	stages := c.agent()
+	stages.VIP.Node = nil
 	if len(c.LB.Node) == 0 {
-		stages.DNS.NodeAddrs, stages.VIP.Node = nil, nil
+		stages.DNS.NodeAddrs = nil
 	}
 	return stages
 }
