@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,8 +35,21 @@ type Config struct {
 	// Listen is a TCP address, "host:port". Empty means none. Everything is
 	// readable there without a password, so it should be loopback.
 	Listen string
+	// DCOS is a TCP address like Listen. Where mesos-dns and DC/OS' daemon answer
+	// one path in two ways, Listen and Socket answer as mesos-dns does, and DCOS
+	// as the other. Empty means none.
+	DCOS string
 	// VIPZone is the name below which named VIPs are served.
 	VIPZone string
+	Version string // of this program
+	// MesosDNS is the configuration as /v1/config shows it.
+	MesosDNS MesosDNS
+	// CryptoID is DC/OS' name of the cluster, its public key in z-base-32. Empty
+	// if there is none.
+	CryptoID string
+	// NodeAddrs are the addresses of this machine, PublicAddrs those at which the
+	// outside reaches it.
+	NodeAddrs, PublicAddrs []netip.Addr
 }
 
 // View is the daemon's state at one moment. Snapshot, Table, Plan and Zone are
@@ -46,9 +60,11 @@ type View struct {
 	Table    *vip.Table
 	Plan     *lb.Plan // nil for ever without a balancer
 	Zone     *dns.Zone
-	Problems func() []model.Problem
-	Status   func() Status
-	Explain  func(query string) any // becomes JSON
+
+	Published time.Time // when a source published Snapshot
+	Problems  func() []model.Problem
+	Status    func() Status
+	Explain   func(query string) any // becomes JSON
 }
 
 // Server serves Views over HTTP. It is safe for concurrent use.
@@ -56,29 +72,45 @@ type Server struct {
 	cfg       Config
 	view      func() View
 	log       *zap.Logger
+	gather    prometheus.Gatherer
 	handler   http.Handler
-	listeners []net.Listener
+	dcos      http.Handler
+	listeners []listener
 }
+
+// listener is where one of the handlers is served.
+type listener struct {
+	net.Listener
+	handler http.Handler
+}
+
+const notYet = "no picture of the cluster yet"
 
 // New returns a Server that shows what view returns at the time of each
 // request, and the metrics of gather.
 func New(cfg Config, view func() View, gather prometheus.Gatherer, log *zap.Logger) *Server {
-	s := &Server{cfg: cfg, view: view, log: log}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(gather, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /v2/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, view().Status()) })
-	mux.HandleFunc("GET /v2/tasks", s.show(func(v View) any { return Tasks(v.Snapshot) }))
-	mux.HandleFunc("GET /v2/vips", s.show(func(v View) any { return VIPs(v.Table, v.Plan, cfg.VIPZone) }))
-	mux.HandleFunc("GET /v2/records", s.show(func(v View) any { return Records(v.Zone) }))
-	mux.HandleFunc("GET /v2/problems", s.show(func(v View) any { return SortedProblems(v.Problems()) }))
-	mux.HandleFunc("GET /v2/explain", s.explain)
-	s.handler = mux
+	s := &Server{cfg: cfg, view: view, gather: gather, log: log}
+	s.handler, s.dcos = s.mux(s.mesosDNSRoutes()), s.mux(s.dcosOwnRoutes())
 	return s
 }
 
-// Handler returns the handler of all paths.
+// mux returns the handler of all paths, with some that depend on the listener.
+func (s *Server) mux(own []route) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gather, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /v2/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.view().Status()) })
+	mux.HandleFunc("GET /v2/tasks", s.show(func(v View) any { return Tasks(v.Snapshot) }))
+	mux.HandleFunc("GET /v2/vips", s.show(func(v View) any { return VIPs(v.Table, v.Plan, s.cfg.VIPZone) }))
+	mux.HandleFunc("GET /v2/records", s.show(func(v View) any { return Records(v.Zone) }))
+	mux.HandleFunc("GET /v2/problems", s.show(func(v View) any { return SortedProblems(v.Problems()) }))
+	mux.HandleFunc("GET /v2/explain", s.explain)
+	old(mux, append(own, s.dcosRoutes()...))
+	return mux
+}
+
+// Handler returns the handler of all paths on Listen and Socket.
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Listen opens the configured listeners. Run closes them.
@@ -88,19 +120,26 @@ func (s *Server) Listen() error {
 		if err != nil {
 			return err
 		}
-		s.listeners = append(s.listeners, l)
+		s.listeners = append(s.listeners, listener{l, s.handler})
 	}
-	if s.cfg.Listen != "" {
-		l, err := net.Listen("tcp", s.cfg.Listen)
+	for _, tcp := range []struct {
+		addr    string
+		handler http.Handler
+	}{{s.cfg.Listen, s.handler}, {s.cfg.DCOS, s.dcos}} {
+		if tcp.addr == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", tcp.addr)
 		if err != nil {
 			return errors.Join(fmt.Errorf("listen for HTTP: %w", err), s.close())
 		}
-		s.listeners = append(s.listeners, l)
+		s.listeners = append(s.listeners, listener{l, tcp.handler})
 	}
 	return nil
 }
 
-// Addrs returns the addresses listened on, the Unix socket's path first.
+// Addrs returns the addresses listened on, the Unix socket's path first,
+// then Listen and DCOS.
 func (s *Server) Addrs() []net.Addr {
 	var out []net.Addr
 	for _, l := range s.listeners {
@@ -112,22 +151,26 @@ func (s *Server) Addrs() []net.Addr {
 // Run serves on what Listen opened until ctx ends, then lets running requests
 // finish for up to 2 s and returns ctx's error.
 func (s *Server) Run(ctx context.Context) error {
-	srv := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(s.log)}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.listeners {
+		srv := &http.Server{Handler: l.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(s.log)}
 		g.Go(func() error {
-			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 			}
 			return nil
 		})
+		g.Go(func() error {
+			<-ctx.Done()
+			// The caller's context is over; the requests that run get their own.
+			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			return srv.Shutdown(grace)
+		})
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		// The caller's context is over; the requests that run get their own.
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		return errors.Join(srv.Shutdown(grace), ctx.Err())
+		return ctx.Err()
 	})
 	return g.Wait()
 }
@@ -181,7 +224,7 @@ func (s *Server) show(list func(View) any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		v := s.view()
 		if v.Snapshot == nil {
-			http.Error(w, "no picture of the cluster yet", http.StatusServiceUnavailable)
+			http.Error(w, notYet, http.StatusServiceUnavailable)
 			return
 		}
 		reply(w, list(v))

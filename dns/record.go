@@ -149,3 +149,6 @@ func (l *layout) record(name string, v value) Record {
 // Names returns how many names there are, those included that have no records
 // but names below them.
 func (z *Zone) Names() int { return z.index.Len() }
+
+// Serial returns what SOA records have: it grows when a record changes.
+func (z *Zone) Serial() uint32 { return z.serial }

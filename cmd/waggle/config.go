@@ -96,11 +96,6 @@ type ipvsConfig struct {
 	TakeOver   bool   `yaml:"take_over" help:"make services ours that another balancer has put into IPVS; it must be gone for good"`
 }
 
-type httpConfig struct {
-	Socket string `yaml:"socket" help:"Unix socket of the HTTP interface; empty for none"`
-	Listen string `yaml:"listen" help:"TCP address of the HTTP interface, host:port; empty for none"`
-}
-
 type logConfig struct {
 	Level  zapcore.Level `yaml:"level" help:"debug, info, warn or error"`
 	Format string        `yaml:"format" help:"console or json"`

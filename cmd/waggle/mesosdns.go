@@ -41,6 +41,7 @@ type mesosDNSConfig struct {
 	ExternalOn             bool
 	Resolvers              []string
 	ZoneResolvers          map[string][]string
+	EnumerationOn          bool
 }
 
 // readMesosDNS lays a mesos-dns config.json, read from name, over cfg, with
@@ -53,7 +54,7 @@ func readMesosDNS(text []byte, name string, cfg *fileConfig) error {
 		SRVRecordDefaultWeight: 1,
 		SOAMName:               "ns1.mesos", SOARName: "root.ns1.mesos",
 		SOARefresh: 60, SOARetry: 600, SOAExpire: 86400,
-		ExternalOn: true,
+		ExternalOn: true, EnumerationOn: true,
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return fmt.Errorf("read as a mesos-dns configuration: %w", err)
@@ -87,7 +88,7 @@ func readMesosDNS(text []byte, name string, cfg *fileConfig) error {
 		}
 	}
 	slices.Sort(d.Forward.Zones)
-	cfg.HTTP.Listen = ""
+	cfg.HTTP.Listen, cfg.HTTP.Enumerate = "", m.EnumerationOn
 	if m.HTTPOn {
 		cfg.HTTP.Listen = net.JoinHostPort(m.HTTPListener, strconv.Itoa(m.HTTPPort))
 	}

@@ -199,7 +199,8 @@ func (d *daemon) view() api.View {
 	s := d.agent.State()
 	v := api.View{Status: func() api.Status { return d.status(s) }}
 	if s != nil {
-		v.Snapshot, v.Table, v.Plan, v.Zone, v.Problems = s.Snapshot, s.Table, s.Plan, s.Zone, s.Problems
+		v.Snapshot, v.Table, v.Plan, v.Zone = s.Snapshot, s.Table, s.Plan, s.Zone
+		v.Problems, v.Published = s.Problems, s.Published
 		v.Explain = func(query string) any { return d.explain(s, query) }
 	}
 	return v

@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"waggle/api"
 	"waggle/dns"
 	"waggle/ebpf"
 	"waggle/internal/agent"
@@ -43,11 +42,8 @@ func defaultFileConfig() fileConfig {
 			ShortCut: vip.ShortCutMesos,
 			PinDir:   p.PinDir, SelfTest: true, IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers},
 		},
-		HTTP: httpConfig{
-			Socket: "/run/waggle/waggle.sock",
-			Listen: "127.0.0.1:8123",
-		},
-		Log: logConfig{Level: zap.InfoLevel, Format: "console"},
+		HTTP: defaultHTTPConfig(),
+		Log:  logConfig{Level: zap.InfoLevel, Format: "console"},
 	}
 	defaultDNSServer(&cfg.DNS)
 	return cfg
@@ -142,10 +138,6 @@ func (c fileConfig) archive() archive.Config {
 func (c fileConfig) ipvs() ipvs.Config {
 	v4, v6 := hostnet.Outgoing()
 	return ipvs.Config{Node4: v4, Node6: v6, Containers: c.LB.IPVS.Containers, TakeOver: c.LB.IPVS.TakeOver}
-}
-
-func (c fileConfig) http() api.Config {
-	return api.Config{Socket: c.HTTP.Socket, Listen: c.HTTP.Listen, VIPZone: vipZone(c.agent().DNS)}
 }
 
 // vipZone is the name below which named VIPs are served.

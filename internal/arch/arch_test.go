@@ -60,6 +60,7 @@ var owners = map[string][]string{
 	"github.com/spf13/pflag":              {"cmd/waggle"},
 	"go.yaml.in/yaml/v3":                  {"cmd/waggle", "watcher/file"},
 	"github.com/prometheus/client_golang": {"*"},
+	"github.com/prometheus/client_model":  {"api"},
 	"go.uber.org/zap":                     {"*"},
 	"golang.org/x/sync":                   {"*"},
 	"golang.org/x/sys":                    {"*"},
