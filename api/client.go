@@ -36,7 +36,11 @@ func (c Client) Get(ctx context.Context, path string, v any) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return fmt.Errorf("ask daemon for %s: %s: %s", path, resp.Status, strings.TrimSpace(string(text)))
+		var said Failure
+		if json.Unmarshal(text, &said) != nil || said.Error == "" {
+			said.Error = strings.TrimSpace(string(text))
+		}
+		return fmt.Errorf("ask daemon for %s: %s: %s", path, resp.Status, said.Error)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
 		return fmt.Errorf("read daemon's answer to %s: %w", path, err)

@@ -129,24 +129,25 @@ func VIPs(t *vip.Table, p *lb.Plan, zone string) []VIP {
 		return out
 	}
 	for _, s := range t.Services.All() {
-		d := VIP{
-			Address: s.Frontend.Addr.Addr(), Port: s.Frontend.Addr.Port(), Protocol: s.Frontend.Proto.String(),
-			Label: s.Label, Framework: s.Framework, Backends: []Backend{}, Options: s.Options.Strings(),
-		}
-		if s.Name != "" {
-			d.Name = s.Name + "." + strings.TrimSuffix(zone, ".") + "."
-		}
-		ejected := p.Ejected(s.Frontend)
-		for _, b := range s.Backends {
-			d.Backends = append(d.Backends, newBackend(b, ejected))
-		}
-		out = append(out, d)
+		out = append(out, newVIP(s, p, zone))
 	}
-	slices.SortFunc(out, func(a, b VIP) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), a.Address.Compare(b.Address),
-			cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
-	})
+	slices.SortFunc(out, compareVIPs)
 	return out
+}
+
+func newVIP(s *vip.Service, p *lb.Plan, zone string) VIP {
+	d := VIP{
+		Address: s.Frontend.Addr.Addr(), Port: s.Frontend.Addr.Port(), Protocol: s.Frontend.Proto.String(),
+		Label: s.Label, Framework: s.Framework, Backends: []Backend{}, Options: s.Options.Strings(),
+	}
+	if s.Name != "" {
+		d.Name = s.Name + "." + strings.TrimSuffix(zone, ".") + "."
+	}
+	ejected := p.Ejected(s.Frontend)
+	for _, b := range s.Backends {
+		d.Backends = append(d.Backends, newBackend(b, ejected))
+	}
+	return d
 }
 
 func newBackend(b vip.Backend, ejected map[netip.AddrPort]lb.Ejection) Backend {

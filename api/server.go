@@ -5,7 +5,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -65,6 +63,8 @@ type View struct {
 	Problems  func() []model.Problem
 	Status    func() Status
 	Explain   func(query string) any // becomes JSON
+	// Next is closed once there is a later View; nil is never.
+	Next <-chan struct{}
 }
 
 // Server serves Views over HTTP. It is safe for concurrent use.
@@ -73,6 +73,9 @@ type Server struct {
 	view      func() View
 	log       *zap.Logger
 	gather    prometheus.Gatherer
+	feed      *feed
+	meter     *meter
+	patience  time.Duration // for a client to take what it is sent
 	handler   http.Handler
 	dcos      http.Handler
 	listeners []listener
@@ -89,25 +92,12 @@ const notYet = "no picture of the cluster yet"
 // New returns a Server that shows what view returns at the time of each
 // request, and the metrics of gather.
 func New(cfg Config, view func() View, gather prometheus.Gatherer, log *zap.Logger) *Server {
-	s := &Server{cfg: cfg, view: view, gather: gather, log: log}
+	s := &Server{
+		cfg: cfg, view: view, log: log, gather: gather, feed: newFeed(cfg.VIPZone), meter: &meter{gather: gather},
+		patience: 10 * time.Second,
+	}
 	s.handler, s.dcos = s.mux(s.mesosDNSRoutes()), s.mux(s.dcosOwnRoutes())
 	return s
-}
-
-// mux returns the handler of all paths, with some that depend on the listener.
-func (s *Server) mux(own []route) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gather, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /v2/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.view().Status()) })
-	mux.HandleFunc("GET /v2/tasks", s.show(func(v View) any { return Tasks(v.Snapshot) }))
-	mux.HandleFunc("GET /v2/vips", s.show(func(v View) any { return VIPs(v.Table, v.Plan, s.cfg.VIPZone) }))
-	mux.HandleFunc("GET /v2/records", s.show(func(v View) any { return Records(v.Zone) }))
-	mux.HandleFunc("GET /v2/problems", s.show(func(v View) any { return SortedProblems(v.Problems()) }))
-	mux.HandleFunc("GET /v2/explain", s.explain)
-	old(mux, append(own, s.dcosRoutes()...))
-	return mux
 }
 
 // Handler returns the handler of all paths on Listen and Socket.
@@ -152,8 +142,12 @@ func (s *Server) Addrs() []net.Addr {
 // finish for up to 2 s and returns ctx's error.
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.feed.run(ctx, s.view) })
 	for _, l := range s.listeners {
-		srv := &http.Server{Handler: l.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(s.log)}
+		srv := &http.Server{
+			Handler: l.handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(s.log),
+			BaseContext: func(net.Listener) context.Context { return ctx }, // streams end with it
+		}
 		g.Go(func() error {
 			if err := srv.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
@@ -168,10 +162,6 @@ func (s *Server) Run(ctx context.Context) error {
 			return srv.Shutdown(grace)
 		})
 	}
-	g.Go(func() error {
-		<-ctx.Done()
-		return ctx.Err()
-	})
 	return g.Wait()
 }
 
@@ -203,48 +193,4 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
-}
-
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	st := s.view().Status()
-	if !st.Ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	for _, r := range st.Reasons {
-		fmt.Fprintln(w, r)
-	}
-	if st.Ready {
-		fmt.Fprintln(w, "ready")
-	}
-}
-
-// show serves a list once there is a picture to take it from; before that the
-// answer is "not yet", which is not the same as an empty list.
-func (s *Server) show(list func(View) any) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		v := s.view()
-		if v.Snapshot == nil {
-			http.Error(w, notYet, http.StatusServiceUnavailable)
-			return
-		}
-		reply(w, list(v))
-	}
-}
-
-// explain answers ?q=, a task, a name or a VIP.
-func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query().Get("q")
-	if q == "" {
-		http.Error(w, "nothing asked: ?q=TASK, NAME or VIP", http.StatusBadRequest)
-		return
-	}
-	s.show(func(v View) any { return v.Explain(q) })(w, r)
-}
-
-func reply(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	// A client that hangs up is the only way this fails, and nobody is left to tell.
-	_ = enc.Encode(v)
 }

@@ -10,8 +10,7 @@ import (
 	"waggle/dns"
 )
 
-// route is a path of the older interfaces, in the pattern of http.ServeMux, and
-// what answers GET there.
+// route is a path in the pattern of http.ServeMux, and what answers GET there.
 type route struct {
 	path   string
 	answer http.HandlerFunc

@@ -196,8 +196,9 @@ func (d *daemon) close() error {
 
 // view is the daemon's state as the HTTP interface shows it.
 func (d *daemon) view() api.View {
+	next := d.agent.Turned() // before the State, or a turn between the two would be missed
 	s := d.agent.State()
-	v := api.View{Status: func() api.Status { return d.status(s) }}
+	v := api.View{Status: func() api.Status { return d.status(s) }, Next: next}
 	if s != nil {
 		v.Snapshot, v.Table, v.Plan, v.Zone = s.Snapshot, s.Table, s.Plan, s.Zone
 		v.Problems, v.Published = s.Problems, s.Published

@@ -118,6 +118,7 @@ type Agent struct {
 	published atomic.Pointer[publication]
 	dirty     chan struct{} // one slot: a publication waits
 	state     atomic.Pointer[State]
+	turned    atomic.Pointer[chan struct{}] // closed at the end of the next turn
 	drained   drained
 	file      drainFile
 	ejected   atomic.Pointer[lb.Ejections]
@@ -137,6 +138,8 @@ func New(cfg Config, source watcher.Source, plane lb.Dataplane, log *zap.Logger,
 		dirty: make(chan struct{}, 1), drained: drained{poke: make(chan struct{}, 1)}, file: drainFile{path: cfg.DrainFile},
 	}
 	a.stages.Store(&stages{cfg.VIP, cfg.LB, cfg.DNS})
+	first := make(chan struct{})
+	a.turned.Store(&first)
 	a.metrics = newMetrics(reg, a)
 	return a
 }
@@ -159,6 +162,10 @@ func (a *Agent) poke() {
 
 // State returns the result of the last turn, or nil before the first one.
 func (a *Agent) State() *State { return a.state.Load() }
+
+// Turned returns a channel that is closed once there is a State later than what
+// State returns after the call.
+func (a *Agent) Turned() <-chan struct{} { return *a.turned.Load() }
 
 // Zone returns the Zone of the last turn, or nil before the first one.
 func (a *Agent) Zone() *dns.Zone {
@@ -227,6 +234,8 @@ func (a *Agent) loop(ctx context.Context) error {
 		pace.spent(a.now())
 		s := a.turn(ctx, p)
 		a.state.Store(s)
+		next := make(chan struct{})
+		close(*a.turned.Swap(&next))
 		if at, ok := a.wake(s); ok {
 			again.Reset(max(0, at.Sub(a.now())))
 		}
