@@ -29,7 +29,7 @@ func (s *Server) newRoutes() []route {
 // mux returns the handler of all paths, with some that depend on the listener.
 func (s *Server) mux(own []route) http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range s.newRoutes() {
+	for _, r := range append(s.newRoutes(), pageRoutes()...) {
 		mux.HandleFunc("GET "+r.path, r.answer)
 	}
 	mux.HandleFunc("GET /v2/", func(w http.ResponseWriter, r *http.Request) {
