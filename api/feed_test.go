@@ -64,7 +64,9 @@ func (c *cluster) turn() {
 	s := &model.Snapshot{Apps: c.apps.Groups()}
 	v := View{
 		Snapshot: s, Table: vip.Build(c.view.Table, s, vip.DefaultConfig()),
-		Status: func() Status { return Status{Ready: true, Version: "v1", Reasons: []string{}, Balancer: Balancer{Kind: "ebpf", Chosen: "the best that works here"}, Source: Source{Connected: true, Leader: "10.0.0.1:5050", Published: time.Now()}} }, Problems: func() []model.Problem { return nil },
+		Status: func() Status {
+			return Status{Ready: true, Version: "v1", Reasons: []string{}, Balancer: Balancer{Kind: "ebpf", Chosen: "the best that works here"}, Source: Source{Connected: true, Leader: "10.0.0.1:5050", Published: time.Now()}}
+		}, Problems: func() []model.Problem { return nil },
 	}
 	v.Zone = dns.Build(c.view.Zone, s, v.Table, dns.DefaultConfig())
 	was := c.next

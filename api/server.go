@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,8 +31,8 @@ type Config struct {
 	// Socket is the path of a Unix socket, made with mode 0660 in a folder
 	// made if missing. Empty means none.
 	Socket string
-	// Listen is a TCP address, "host:port". Empty means none. Everything is
-	// readable there without a password, so it should be loopback.
+	// Listen is a TCP address, "host:port". Empty means none. On loopback all may
+	// read; elsewhere Access says who, and there is TLS.
 	Listen string
 	// DCOS is a TCP address like Listen. Where mesos-dns and DC/OS' daemon answer
 	// one path in two ways, Listen and Socket answer as mesos-dns does, and DCOS
@@ -48,6 +49,7 @@ type Config struct {
 	// NodeAddrs are the addresses of this machine, PublicAddrs those at which the
 	// outside reaches it.
 	NodeAddrs, PublicAddrs []netip.Addr
+	Access                 Access
 }
 
 // View is the daemon's state at one moment. Snapshot, Table, Plan and Zone are
@@ -119,11 +121,11 @@ func (s *Server) Listen() error {
 		if tcp.addr == "" {
 			continue
 		}
-		l, err := net.Listen("tcp", tcp.addr)
+		l, err := s.listenTCP(tcp.addr, tcp.handler)
 		if err != nil {
-			return errors.Join(fmt.Errorf("listen for HTTP: %w", err), s.close())
+			return errors.Join(fmt.Errorf("listen for HTTP on %s: %w", tcp.addr, err), s.close())
 		}
-		s.listeners = append(s.listeners, listener{l, tcp.handler})
+		s.listeners = append(s.listeners, l)
 	}
 	return nil
 }
@@ -171,6 +173,25 @@ func (s *Server) close() error {
 		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// listenTCP listens for this machine alone, or by TLS for those who may.
+func (s *Server) listenTCP(addr string, h http.Handler) (listener, error) {
+	own, err := Loopback(addr)
+	if err != nil {
+		return listener{}, err
+	}
+	if own {
+		l, err := net.Listen("tcp", addr)
+		return listener{l, local(h)}, err
+	}
+	g := newGuard(s.cfg.Access)
+	secure, err := g.tls()
+	if err != nil {
+		return listener{}, fmt.Errorf("not loopback, so it %w", err)
+	}
+	l, err := tls.Listen("tcp", addr, secure)
+	return listener{l, g.protect(h)}, err
 }
 
 // listenUnix takes over path if a daemon that is gone left it behind.

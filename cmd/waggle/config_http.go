@@ -15,6 +15,57 @@ type httpConfig struct {
 	Listen    string `yaml:"listen" help:"TCP address of the HTTP interface, host:port; empty for none"`
 	DCOS      string `yaml:"dcos" help:"TCP address where /v1 is that of DC/OS' daemon, host:port, theirs being 127.0.0.1:62080; empty for none"`
 	Enumerate bool   `yaml:"enumerate" help:"serve /v1/enumerate and /v1/axfr as mesos-dns does"`
+	TokenFile string `yaml:"token_file" help:"file with a token on each line, one of which clients need where http.listen or http.dcos is not loopback"`
+
+	TLS httpTLSConfig `yaml:"tls"`
+}
+
+type httpTLSConfig struct {
+	Cert     string `yaml:"cert" help:"PEM file with the certificate of this server, needed where http.listen or http.dcos is not loopback"`
+	Key      string `yaml:"key" help:"PEM file with its key"`
+	ClientCA string `yaml:"client_ca" help:"PEM file with the authorities of certificates that let clients in without a token"`
+}
+
+// check tells bad what is wrong with c, by key.
+func (c httpConfig) check(bad func(key, format string, args ...any)) {
+	open := false
+	for key, addr := range map[string]string{"http.listen": c.Listen, "http.dcos": c.DCOS} {
+		if addr == "" {
+			continue
+		}
+		own, err := api.Loopback(addr)
+		if err != nil {
+			bad(key, "%v", err)
+			continue
+		}
+		if open = open || !own; own {
+			continue
+		}
+		if c.TLS.Cert == "" || c.TLS.Key == "" {
+			bad(key, "%s is not loopback, so it needs http.tls.cert and http.tls.key", addr)
+		}
+		if c.TLS.ClientCA == "" && c.TokenFile == "" {
+			bad(key, "%s is not loopback, so it needs http.token_file or http.tls.client_ca", addr)
+		}
+	}
+	if !open {
+		return
+	}
+	a := c.access()
+	for key, only := range map[string]api.Access{
+		"http.tls.cert": {Cert: a.Cert, Key: a.Key}, "http.tls.client_ca": {ClientCA: a.ClientCA}, "http.token_file": {TokenFile: a.TokenFile},
+	} {
+		if only == (api.Access{}) {
+			continue
+		}
+		if err := only.CheckFiles(); err != nil {
+			bad(key, "%v", err)
+		}
+	}
+}
+
+func (c httpConfig) access() api.Access {
+	return api.Access{Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA, TokenFile: c.TokenFile}
 }
 
 func defaultHTTPConfig() httpConfig {
@@ -27,6 +78,7 @@ func (c fileConfig) http() api.Config {
 		Socket: c.HTTP.Socket, Listen: c.HTTP.Listen, DCOS: c.HTTP.DCOS, VIPZone: vipZone(names),
 		NodeAddrs: names.NodeAddrs, PublicAddrs: names.PublicAddrs,
 		Version: readVersion().Version, MesosDNS: c.mesosDNS(), CryptoID: c.DNS.CryptoID,
+		Access: c.HTTP.access(),
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"waggle/api"
 )
 
 // mesosDNSConfig is what we take over from a mesos-dns config.json. Its keys
@@ -91,6 +93,10 @@ func readMesosDNS(text []byte, name string, cfg *fileConfig) error {
 	cfg.HTTP.Listen, cfg.HTTP.Enumerate = "", m.EnumerationOn
 	if m.HTTPOn {
 		cfg.HTTP.Listen = net.JoinHostPort(m.HTTPListener, strconv.Itoa(m.HTTPPort))
+		// mesos-dns is open to all; we are so to this machine alone without TLS.
+		if own, err := api.Loopback(cfg.HTTP.Listen); err == nil && !own {
+			cfg.HTTP.Listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(m.HTTPPort))
+		}
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ func (c fileConfig) check() error {
 		bad("lb.grace", "%s is shorter than the %s that VIP names are cached", c.LB.Grace, c.DNS.DCOSTTL)
 	}
 	c.checkTransports(bad)
+	c.HTTP.check(bad)
 	c.VIP.stage(bad)
 	c.LB.node(bad)
 	c.LB.Eject.check(bad)
