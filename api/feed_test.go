@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -65,7 +66,7 @@ func (c *cluster) turn() {
 	v := View{
 		Snapshot: s, Table: vip.Build(c.view.Table, s, vip.DefaultConfig()),
 		Status: func() Status {
-			return Status{Ready: true, Version: "v1", Reasons: []string{}, Balancer: Balancer{Kind: "ebpf", Chosen: "the best that works here"}, Source: Source{Connected: true, Leader: "10.0.0.1:5050", Published: time.Now()}}
+			return Status{Ready: true, Version: "v1", Reasons: []string{}, DNS: []string{}, HTTP: []string{}, Balancer: Balancer{Kind: "ebpf", Chosen: "the best that works here"}, Source: Source{Connected: true, Leader: "10.0.0.1:5050", Published: time.Now()}}
 		}, Problems: func() []model.Problem { return nil },
 	}
 	v.Zone = dns.Build(c.view.Zone, s, v.Table, dns.DefaultConfig())
@@ -352,4 +353,15 @@ func TestStreamsEndWithTheServerAndAreLimited(t *testing.T) {
 	for range maxStreams {
 		s.feed.leave()
 	}
+}
+
+// takesAll is a recorder for streams, which set a deadline.
+type takesAll struct{ *httptest.ResponseRecorder }
+
+func (takesAll) SetWriteDeadline(time.Time) error { return nil }
+
+// contextThatEnds is over after a moment: the first events are there by then.
+func contextThatEnds(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithTimeout(t.Context(), 50*time.Millisecond)
 }

@@ -33,3 +33,9 @@ func pageRoutes() []route {
 		{"/page.js", file("page.js", "text/javascript")},
 	}
 }
+
+// openAPI describes every path, in OpenAPI 3.1. Tests hold it against the
+// handlers and the types.
+//
+//go:embed openapi.json
+var openAPI []byte

@@ -23,6 +23,10 @@ func (s *Server) newRoutes() []route {
 		{"/v2/problems", s.viewed(func(w http.ResponseWriter, _ *http.Request, v View) { reply(w, SortedProblems(v.Problems())) })},
 		{"/v2/explain", s.viewed(s.explain)},
 		{"/v2/changes", s.changes},
+		{"/v2/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(openAPI) // a client that is gone is told nothing
+		}},
 	}
 }
 
@@ -41,6 +45,7 @@ func (s *Server) mux(own []route) http.Handler {
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	st := s.view().Status()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if !st.Ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}

@@ -15,7 +15,7 @@ import (
 
 // status tells how the node is after the turn that made s; nil means none yet.
 func (d *daemon) status(s *agent.State) api.Status {
-	st := api.Status{Version: readVersion().Version, Ready: s != nil, Reasons: []string{}}
+	st := api.Status{Version: readVersion().Version, Ready: s != nil, Reasons: []string{}, DNS: []string{}, HTTP: []string{}}
 	d.sourceStatus(&st)
 	st.Balancer = api.Balancer{Kind: d.kind, Chosen: d.chosen}
 	if d.plane == nil {
