@@ -28,7 +28,7 @@ packages:
 # test runs everything; as root the privileged tests too.
 test:
 	@scripts/deps memcached iproute2 iputils-ping nftables bpftool zookeeper qemu-system-x86 busybox-static
-	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq
+	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq chromium
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
 # test-vm runs what is to run on other kernels, which test does too.
@@ -56,7 +56,7 @@ check: lint generate
 # conformance-dns runs the checks of internal/dnscheck against waggle, NSD, Knot
 # and CoreDNS, and says who fails which. `make test` does the first three.
 conformance-dns: $(COREDNS)
-	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq
+	@scripts/deps nsd knot knot-dnsutils dnsutils unbound dnsmasq chromium
 	COREDNS=$(COREDNS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestConformance|^TestNamesThatAreNotOurs' ./dns
 
 $(COREDNS):

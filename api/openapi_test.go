@@ -334,7 +334,7 @@ func (d description) fits(v any, schema map[string]any) string {
 		return fmt.Sprintf("%v is none of several", v)
 	}
 	kinds := map[string]bool{"object": false, "array": false, "string": false, "number": false, "integer": false, "boolean": false}
-	switch v.(type) {
+	switch v := v.(type) {
 	case map[string]any:
 		kinds["object"] = true
 	case []any:
@@ -342,7 +342,7 @@ func (d description) fits(v any, schema map[string]any) string {
 	case string:
 		kinds["string"] = true
 	case float64:
-		kinds["number"], kinds["integer"] = true, v == float64(int64(v.(float64)))
+		kinds["number"], kinds["integer"] = true, v == float64(int64(v))
 	case bool:
 		kinds["boolean"] = true
 	}

@@ -53,8 +53,8 @@ const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).ge
 function rows() {
   const list = $("list"), space = $("space");
   const height = rowHeight();
+  space.style.height = shown.length * height + "px"; // first, for the list is as high as it, up to a limit
   const from = Math.max(0, Math.floor(list.scrollTop / height) - 5), to = Math.min(shown.length, from + Math.ceil(list.clientHeight / height) + 10);
-  space.style.height = shown.length * height + "px";
   space.replaceChildren(...shown.slice(from, to).map((v, i) => row(v, (from + i) * height)));
 }
 
