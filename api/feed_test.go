@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -265,21 +266,14 @@ func TestAStreamIsTakenUpWhereItBroke(t *testing.T) {
 	c := newCluster()
 	s, base := serve(t, c, time.Minute)
 	var first event
-	go func() {
-		for i := range 3 {
-			for s.feed.now(); ; { // until the client is there
-				s.feed.mu.Lock()
-				n := s.feed.clients
-				s.feed.mu.Unlock()
-				if n > 0 || i > 0 {
-					break
-				}
-			}
-			c.app(fmt.Sprint("a", i), i, 1)
+	_, seen := follow(t, base, "", "", func(e event) bool {
+		if e.name == "reset" {
+			c.app("a0", 1, 1)
 			c.turn()
 		}
-	}()
-	_, seen := follow(t, base, "", "", func(e event) bool { first = e; return isVIP("a0")(e) })
+		first = e
+		return isVIP("a0")(e)
+	})
 	if seen[0].name != "reset" || seen[0].id == "" || first.id == "" {
 		t.Fatalf("a new client is told %v", seen)
 	}
@@ -341,9 +335,8 @@ func TestAClientThatTakesNothingIsCut(t *testing.T) {
 	}
 }
 
-func TestStreamsEndWithTheServerAndAreLimited(t *testing.T) {
-	c := newCluster()
-	s, base := serve(t, c, time.Minute)
+func TestOnlySoManyMayFollow(t *testing.T) {
+	s, base := serve(t, newCluster(), time.Minute)
 	for range maxStreams {
 		s.feed.join(maxStreams)
 	}
@@ -353,6 +346,32 @@ func TestStreamsEndWithTheServerAndAreLimited(t *testing.T) {
 	for range maxStreams {
 		s.feed.leave()
 	}
+	if code, _ := follow(t, base, "", "", func(event) bool { return true }); code != http.StatusOK {
+		t.Errorf("after they have gone: %d", code)
+	}
+}
+
+func TestStreamsEndWithTheServer(t *testing.T) {
+	s := newTestServer(t, Config{Listen: "127.0.0.1:0"}, newCluster().now)
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	resp, err := http.Get("http://" + s.Addrs()[0].String() + "/v2/changes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	cancel()
+	if _, err := io.ReadAll(resp.Body); err != nil {
+		t.Errorf("the stream is torn: %v", err)
+	}
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run ended with %v", err)
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
 
 // takesAll is a recorder for streams, which set a deadline.

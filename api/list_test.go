@@ -76,3 +76,23 @@ func TestWhatIsNotThereIsNotFoundAndWhatIsWrongIsSaid(t *testing.T) {
 		t.Errorf("headers: %v", w.Header())
 	}
 }
+
+// A place in a list comes back from its text, and no text is taken for another.
+func FuzzPlacesInLists(f *testing.F) {
+	for _, text := range []string{"a", "a,b", ",", "%2C,%25", "%zz", "web.marathon.l4lb.thisdcos.directory.,0.00,00080,tcp"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		key, err := parseKey(text)
+		if err != nil || key == nil {
+			return
+		}
+		again, err := parseKey(formatKey(key))
+		if formatKey(key) == "" {
+			return // an empty name alone is the beginning
+		}
+		if d := cmp.Diff(key, again); err != nil || d != "" {
+			t.Errorf("%q: %v %s", text, err, d)
+		}
+	})
+}

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"waggle/api"
 )
 
 func TestWhatIsWrongWithHTTPIsSaidByKey(t *testing.T) {
@@ -32,5 +34,21 @@ func TestWhatIsWrongWithHTTPIsSaidByKey(t *testing.T) {
 	config := writeFile(t, "config.json", `{"masters": ["127.0.0.1:5050"], "httpport": 8124}`)
 	if code, out, errs := verb(t, "check-config", "--config", config); code != exitOK || !strings.Contains(out, "127.0.0.1:8124") {
 		t.Errorf("mesos-dns' default: %s %s", errs, out)
+	}
+}
+
+func TestTheHTTPServerIsConfigured(t *testing.T) {
+	cfg := defaultFileConfig()
+	cfg.HTTP = httpConfig{
+		Socket: "/s", Listen: "0.0.0.0:1", DCOS: "127.0.0.1:2", Enumerate: true, TokenFile: "/t",
+		TLS: httpTLSConfig{Cert: "/c", Key: "/k", ClientCA: "/a"},
+	}
+	got := cfg.http()
+	if want := (api.Access{Cert: "/c", Key: "/k", ClientCA: "/a", TokenFile: "/t"}); got.Access != want {
+		t.Errorf("access: %+v", got.Access)
+	}
+	if got.Socket != "/s" || got.Listen != "0.0.0.0:1" || got.DCOS != "127.0.0.1:2" || !got.MesosDNS.EnumerationOn ||
+		got.VIPZone != "l4lb.thisdcos.directory" || got.MesosDNS.HTTPListener != "0.0.0.0" || got.MesosDNS.HttpPort != 1 {
+		t.Errorf("got %+v", got)
 	}
 }
