@@ -84,7 +84,7 @@ func readDCOSDNS(text []byte, cfg *fileConfig) error {
 // dcosDefaults are what DC/OS' nodes have whatever their files say.
 func dcosDefaults(cfg *fileConfig) {
 	cfg.DNS.Listen, cfg.DNS.Addresses = []string{}, slices.Clone(dcosAddresses)
-	cfg.HTTP.Listen = dcosHTTP
+	cfg.HTTP.DCOS = dcosHTTP
 }
 
 // forwardZones reads {"zone": ["address:port"]} and DC/OS' own form, [["zone",

@@ -61,7 +61,7 @@ var mesosDNSKeys = []oldKey{
 	{"caCertFile", []string{"mesos.tls.ca_file", "mesos.tls.verify"}, ""},
 	{"certFile", []string{"mesos.tls.cert_file"}, ""},
 	{"keyFile", []string{"mesos.tls.key_file"}, ""},
-	{"EnumerationOn", nil, "who may connect to http.listen may see what is served"},
+	{"EnumerationOn", []string{"http.enumerate"}, ""},
 }
 
 // dcosDNSKeys are those of DC/OS' dcos-dns.json.
