@@ -98,13 +98,6 @@ type State struct {
 	built *stages        // what it was built with
 }
 
-// stages is how a Snapshot becomes a State.
-type stages struct {
-	vip vip.Config
-	lb  lb.Config
-	dns dns.Config
-}
-
 // Agent is the pipeline. Its methods are safe for concurrent use.
 type Agent struct {
 	cfg     Config
@@ -142,14 +135,6 @@ func New(cfg Config, source watcher.Source, plane lb.Dataplane, log *zap.Logger,
 	a.turned.Store(&first)
 	a.metrics = newMetrics(reg, a)
 	return a
-}
-
-// Reconfigure has the pipeline turn with VIP, LB and DNS of cfg from now on, and
-// build what they decide from nothing once. What serves meanwhile is the State
-// before it. The rest of cfg is New's only.
-func (a *Agent) Reconfigure(cfg Config) {
-	a.stages.Store(&stages{cfg.VIP, cfg.LB, cfg.DNS})
-	a.poke()
 }
 
 // poke lets the pipeline turn.
