@@ -413,7 +413,7 @@ func TestAdditionalRecordsThatDoNotFitAreNotMissed(t *testing.T) {
 	for i := range 9 {
 		services = append(services, value{target: fmt.Sprintf("t%d.marathon.mesos.", i), port: 80})
 	}
-	b := &builder{layout: l, edit: wire.NewIndex(l.domainsAt(1)).Edit()}
+	b := l.builder(wire.NewIndex(l.domainsAt(1)))
 	b.note(1, func(add addFunc) {
 		for i, s := range services {
 			add(nameSRV, s)

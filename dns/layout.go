@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"waggle/dns/wire"
 	"waggle/model"
@@ -21,6 +22,7 @@ type layout struct {
 	wire    []wire.Domain
 	fixed   []given         // what names have whatever runs
 	taken   map[string]bool // names that no app, framework or service can have
+	idle    atomic.Pointer[builder]
 
 	mesos     string // ".mesos."
 	slave     string // ".slave.mesos."

@@ -50,8 +50,7 @@ func build(prev *Zone, snap *model.Snapshot, table *vip.Table, first bool) *Zone
 	if table != nil {
 		z.services = table.Services
 	}
-	const ofOneTask = 32
-	b := &builder{layout: z.layout, edit: prev.index.Edit(), gone: make([]given, 0, ofOneTask), come: make([]given, 0, ofOneTask)}
+	b := z.layout.builder(prev.index)
 	if first {
 		b.note(1, z.layout.given)
 	}
@@ -68,6 +67,7 @@ func build(prev *Zone, snap *model.Snapshot, table *vip.Table, first bool) *Zone
 		index = index.WithDomains(z.layout.domainsAt(z.serial))
 	}
 	z.index = index
+	z.layout.idle.Store(b)
 	return z
 }
 
@@ -107,9 +107,21 @@ type addFunc func(name string, v value)
 // whom it has its values from.
 type builder struct {
 	layout     *layout
-	edit       *wire.Editor
+	edit       wire.Editor
 	name, data []byte  // in wire format; scratch
 	gone, come []given // scratch
+}
+
+// builder returns one that is to change index: the one used last, unless that is
+// in use, since most of what a change of one task takes is room to work in.
+func (l *layout) builder(index *wire.Index) *builder {
+	b := l.idle.Swap(nil)
+	if b == nil {
+		const ofOneTask = 64
+		b = &builder{layout: l, gone: make([]given, 0, ofOneTask), come: make([]given, 0, ofOneTask)}
+	}
+	b.edit.Reset(index)
+	return b
 }
 
 // note collects what made says, to be given n times; a negative n takes it
@@ -185,7 +197,9 @@ func (b *builder) app(old, next *model.App) {
 		was, gone = b.layout.app(old), old.Tasks
 	}
 	if next != nil {
-		is, come = b.layout.app(next), next.Tasks
+		if is, come = was, next.Tasks; old == nil || old.Key != next.Key || old.Framework != next.Framework {
+			is = b.layout.app(next)
+		}
 	}
 	same := was == is
 	for len(gone) > 0 || len(come) > 0 {

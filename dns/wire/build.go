@@ -58,11 +58,11 @@ func (b *shardBuilder) add(tag byte) {
 // shard returns the shard, nil for an empty one.
 func (b *shardBuilder) shard(old shard) shard {
 	n := old.len()
-	total, size := len(b.tags), len(b.entries)
+	total, size := n+len(b.tags), int(old.begin(n, n))+len(b.entries)
 	for i, dropped := range b.drop {
-		if !dropped {
-			total++
-			size += len(old.entry(i, n))
+		if dropped {
+			total--
+			size -= len(old.entry(i, n))
 		}
 	}
 	if total == 0 {
@@ -72,15 +72,21 @@ func (b *shardBuilder) shard(old shard) shard {
 	binary.LittleEndian.PutUint16(out, uint16(total))
 	tags, ends, entries := out[2:2+total], out[2+total:2+5*total], out[2+5*total:]
 	end := uint32(0)
-	for i, dropped := range b.drop {
-		if dropped {
-			continue
+	for from := 0; from < n; {
+		to := from
+		for to < n && !b.drop[to] {
+			to++
 		}
-		e := old.entry(i, n)
-		end += uint32(copy(entries[end:], e))
-		tags[0] = old.tags(n)[i]
-		binary.LittleEndian.PutUint32(ends, end)
-		tags, ends = tags[1:], ends[4:]
+		// What lies between two that are dropped is taken over as it is.
+		first, last := old.begin(from, n), old.begin(to, n)
+		copy(entries[end:], old[2+5*n:][first:last])
+		tags = tags[copy(tags, old.tags(n)[from:to]):]
+		for i := from + 1; i <= to; i++ {
+			binary.LittleEndian.PutUint32(ends, end+old.begin(i, n)-first)
+			ends = ends[4:]
+		}
+		end += last - first
+		from = to + 1
 	}
 	copy(entries[end:], b.entries)
 	copy(tags, b.tags)

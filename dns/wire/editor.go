@@ -57,8 +57,19 @@ const maxArena = 256 << 20
 
 // Edit starts a change of x, which stays as it is.
 func (x *Index) Edit() *Editor {
-	const change1, octets1 = 64, 4096 // of one task
-	return &Editor{x: x, arena: make([]byte, 0, octets1), changes: make([]change, 0, change1)}
+	e := &Editor{}
+	e.Reset(x)
+	return e
+}
+
+// Reset makes an Editor that is done, or the zero Editor, start a change of x. It
+// keeps its room, unless that is more than a change of a few tasks needs.
+func (e *Editor) Reset(x *Index) {
+	const octets, changes = 32 << 10, 512 // of some eight tasks
+	if cap(e.arena) < 1 || cap(e.arena) > octets || cap(e.changes) > changes {
+		*e = Editor{arena: make([]byte, 0, octets/8), changes: make([]change, 0, changes/8)}
+	}
+	e.x, e.changed = x, false
 }
 
 // Add adds a record to name n times, or takes it away for a negative n. The
@@ -146,10 +157,11 @@ func (e *Editor) name(c *change) []byte { return e.arena[c.name : c.name+uint32(
 func (e *Editor) data(c *change) []byte { return e.arena[c.data : c.data+uint32(c.dataSize)] }
 
 // Index returns the edited Index, and whether it has other records than the one
-// that was to be edited. The Editor is done.
+// that was to be edited. The Editor is done, and can be Reset.
 func (e *Editor) Index() (x *Index, changed bool) {
 	e.apply()
-	return e.x, e.changed
+	x, e.x = e.x, nil
+	return x, e.changed
 }
 
 // apply works in what was collected.

@@ -103,13 +103,18 @@ func (s shard) tags(n int) []byte {
 	return s[2 : 2+n]
 }
 
+// begin returns where entry i of n begins, that of i = n where the last one ends.
+func (s shard) begin(i, n int) uint32 {
+	if i == 0 {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(s[2+n+4*(i-1):])
+}
+
 // entry returns entry i of n.
 func (s shard) entry(i, n int) entry {
-	from, ends, entries := uint32(0), s[2+n:2+5*n], s[2+5*n:]
-	if i > 0 {
-		from = binary.LittleEndian.Uint32(ends[4*(i-1):])
-	}
-	return entry(entries[from:binary.LittleEndian.Uint32(ends[4*i:])])
+	entries := s[2+5*n:]
+	return entry(entries[s.begin(i, n):s.begin(i+1, n)])
 }
 
 // find returns which entry of n is the one of name, or -1.
