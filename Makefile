@@ -83,8 +83,9 @@ bench-program:
 # BENCH_ROUNDS=1` is a quick look of three minutes.
 BENCH_ROUNDS ?= 5
 bench-dns: $(COREDNS)
-	@scripts/deps dnsperf nsd knot unbound dnsmasq
-	COREDNS=$(COREDNS) BENCH_ROUNDS=$(BENCH_ROUNDS) $(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestDNS.*AgainstPeers$$' ./bench
+	@scripts/deps dnsperf nsd knot unbound dnsmasq iproute2
+	$(GO) build ./... # what has to be downloaded
+	COREDNS=$(COREDNS) BENCH_ROUNDS=$(BENCH_ROUNDS) scripts/alone $(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestDNS.*AgainstPeers$$' ./bench
 
 # bench-connect compares connecting through VIPs with connecting directly, and
 # with nftables, iptables and HAProxy: two minutes at 300 rounds.

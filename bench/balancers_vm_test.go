@@ -29,14 +29,14 @@ func TestBalancersSideBySide(t *testing.T) {
 	if err != nil || rounds < 1 {
 		t.Fatalf("BENCH_ROUNDS: %v", err)
 	}
-	node, dests := joined(t)
+	node, dests := joined(t, backends)
 	all := []*rival{{name: "direct", base: "direct", worker: hire(t, node, "", dests)}}
 	add := func(name string, w *worker) { all = append(all, &rival{name: name, base: "direct", worker: w}) }
 	cgroup, vips := balance(t, vmVIPs, dests, lb.Random)
 	add("eBPF, lean", hire(t, node, cgroup, vips))
 	cgroup, vips = balance(t, vmVIPs, dests, lb.LeastActive)
 	add("eBPF, tracked", hire(t, node, cgroup, vips))
-	node, dests = joined(t)
+	node, dests = joined(t, backends)
 	add("IPVS", hire(t, node, "", byIPVS(t, node, dests)))
 	add("beside IPVS", hire(t, node, "", dests))
 	for _, c := range all {
@@ -48,19 +48,6 @@ func TestBalancersSideBySide(t *testing.T) {
 		}
 	}
 	report(all)
-}
-
-// joined returns the namespace of a client, and backends beyond a link.
-func joined(t *testing.T) (*testnet.Namespace, []netip.AddrPort) {
-	t.Helper()
-	node, away := testnet.New(t), testnet.New(t)
-	at := netip.MustParsePrefix("10.77.0.2/24")
-	testnet.Link(t, node, netip.MustParsePrefix("10.77.0.1/24"), away, at)
-	var dests []netip.AddrPort
-	for range backends {
-		dests = append(dests, away.Echo(t, netip.AddrPortFrom(at.Addr(), 0)))
-	}
-	return node, dests
 }
 
 // byIPVS makes VIPs in the namespace that lead to dests.

@@ -102,10 +102,10 @@ func report(all []*rival) {
 
 func rivals(t *testing.T) []*rival {
 	t.Helper()
-	ns := testnet.New(t)
-	dests := listenEcho(t, ns, backends)
+	ns, dests := joined(t, backends)
 	all := []*rival{
-		{name: "direct", base: "direct", worker: hire(t, ns, "", dests)},
+		{name: "direct", base: "direct", worker: hire(t, ns, testnet.Cgroup(t), dests)},
+		{name: "direct again", base: "direct", worker: hire(t, ns, testnet.Cgroup(t), dests)},
 		{name: "direct to few", base: "direct to few", worker: hire(t, ns, "", dests[:few])},
 	}
 	steady := [2]float64{0.97, 1.03}
@@ -124,8 +124,8 @@ func rivals(t *testing.T) []*rival {
 		add(fmt.Sprint("tracked ", n), hire(t, ns, cgroup, vips), 1.12)
 	}
 	peer := func(name string, set func(ns *testnet.Namespace, dests []netip.AddrPort) (netip.AddrPort, int)) {
-		ns := testnet.New(t)
-		at, helper := set(ns, listenEcho(t, ns, few))
+		ns, dests := joined(t, few)
+		at, helper := set(ns, dests)
 		all = append(all, &rival{name: name, base: "direct to few", worker: hire(t, ns, "", []netip.AddrPort{at}), helper: helper})
 	}
 	for _, n := range []int{1, 1_000} {
@@ -141,13 +141,17 @@ func rivals(t *testing.T) []*rival {
 	return all
 }
 
-func listenEcho(t *testing.T, ns *testnet.Namespace, n int) []netip.AddrPort {
+// joined returns the namespace of clients, and n backends beyond a link.
+func joined(t *testing.T, n int) (*testnet.Namespace, []netip.AddrPort) {
 	t.Helper()
-	var out []netip.AddrPort
+	node, away := testnet.New(t), testnet.New(t)
+	at := netip.MustParsePrefix("10.77.0.2/24")
+	testnet.Link(t, node, netip.MustParsePrefix("10.77.0.1/24"), away, at)
+	var dests []netip.AddrPort
 	for range n {
-		out = append(out, ns.Echo(t, netip.MustParseAddrPort("127.0.0.1:0")))
+		dests = append(dests, away.Echo(t, netip.AddrPortFrom(at.Addr(), 0)))
 	}
-	return out
+	return node, dests
 }
 
 // numbered is the i-th VIP.
@@ -223,7 +227,7 @@ func nftables(t *testing.T, ns *testnet.Namespace, n int, dests []netip.AddrPort
 	text := "table ip bench {\n" + chains.String() + "map vips { type ipv4_addr . inet_service : verdict; elements = {\n" + elements.String() +
 		"} }\nchain out { type nat hook output priority -100; ip daddr . tcp dport vmap @vips\n}\n}\n"
 	command(t, ns, text, "nft", "-f", "-")
-	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "dev", "lo", "src", "127.0.0.1")
+	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "via", "10.77.0.2")
 	return numbered(n - 1)
 }
 
@@ -244,7 +248,7 @@ func iptables(t *testing.T, ns *testnet.Namespace, n int, dests []netip.AddrPort
 	}
 	text.WriteString("COMMIT\n")
 	command(t, ns, text.String(), "iptables-restore")
-	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "dev", "lo", "src", "127.0.0.1")
+	command(t, ns, "", "ip", "route", "add", "11.0.0.0/8", "via", "10.77.0.2")
 	return numbered(n - 1)
 }
 
