@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,17 +83,58 @@ func (z *Zone) foreign(name string) bool {
 func (s *Server) forward(j job, t *tally) {
 	start := time.Now()
 	s.cfg.Forward.Resolve(j.packet, j.client.Addr(), t.proto == protoTCP, func(reply []byte) {
-		if reply = s.forwarded(reply, j, start, t); reply != nil {
-			j.reply(reply)
-		}
+		j.reply(s.forwarded(reply, j, start, t))
 	})
 }
 
-// await is forward for who asks over one TCP connection, and so waits for nobody
-// but himself, until ctx ends.
-func (s *Server) await(ctx context.Context, packet []byte, client netip.AddrPort, t *tally) []byte {
+// leadsAway returns the name of others that the last record of r leads to, where
+// the client wants that looked up and we can.
+func (s *Server) leadsAway(z *Zone, r *dns.Msg) string {
+	if s.cfg.Forward == nil || !r.RecursionDesired || r.Rcode != dns.RcodeSuccess || len(r.Answer) == 0 {
+		return ""
+	}
+	last, ok := r.Answer[len(r.Answer)-1].(*dns.CNAME)
+	switch t := asked(r).Qtype; {
+	case !ok, t == dns.TypeCNAME, t == dns.TypeANY, !z.foreign(strings.ToLower(last.Target)):
+		return ""
+	}
+	return last.Target
+}
+
+// follow asks for the name that the last record of r, the reply to j, leads to,
+// adds to r what is said of it (RFC 1034 section 4.3.2) and calls done. Where
+// nobody may be asked for it the record is all of the answer.
+func (s *Server) follow(j job, r *dns.Msg, to string, t *tally, done func()) {
+	q := new(dns.Msg).SetQuestion(to, asked(r).Qtype)
+	q.CheckingDisabled = r.CheckingDisabled
+	q.SetEdns0(maxUDP, r.IsEdns0() != nil && r.IsEdns0().Do())
+	packet, err := q.Pack()
+	if err != nil {
+		done()
+		return
+	}
+	// As by TCP, since it is cut for the client when it is put together.
+	s.cfg.Forward.Resolve(packet, j.client.Addr(), true, func(reply []byte) {
+		var more dns.Msg
+		if err := more.Unpack(reply); err != nil {
+			more.Rcode = dns.RcodeServerFailure
+		}
+		if more.Rcode != dns.RcodeRefused {
+			r.Rcode = more.Rcode
+			r.Ns = slices.DeleteFunc(more.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeSOA })
+			r.Answer = append(r.Answer, more.Answer...)
+			asked, _ := parse(j.packet)
+			fit(r, room(asked, t.proto == protoTCP))
+		}
+		done()
+	})
+}
+
+// await returns what answer, which is handle or forward, says to who asks over
+// one TCP connection, and so waits for nobody but himself, until ctx ends.
+func (s *Server) await(ctx context.Context, packet []byte, client netip.AddrPort, t *tally, answer func(job, *tally)) []byte {
 	got := make(chan []byte, 1)
-	s.forward(job{packet: packet, client: client, reply: func(reply []byte) { got <- reply }}, t)
+	answer(job{packet: packet, client: client, reply: func(reply []byte) { got <- reply }}, t)
 	select {
 	case reply := <-got:
 		return reply

@@ -131,23 +131,31 @@ func (r *responder) clock(turn uint32) (start time.Time, timed bool) {
 	return time.Now(), true
 }
 
-// handle returns the reply to a packet that takes more than copying, ready to
-// send, nil for none.
-func (s *Server) handle(packet []byte, client netip.AddrPort, t *tally) (out []byte) {
-	defer func() {
-		if p := recover(); p != nil {
-			out = s.panicked(p, packet)
-		}
-	}()
-	start := time.Now()
-	tcp := t.proto == protoTCP
-	z := s.zone()
-	r := unusual(z, packet, tcp)
+// handle answers j, whose packet takes more than copying, with one call of
+// j.reply: at once or, where a CNAME record leads to somebody else's name, once
+// that has been asked for.
+func (s *Server) handle(j job, t *tally) {
+	defer s.rescue(j)
+	start, z := time.Now(), s.zone()
+	r := unusual(z, j.packet, t.proto == protoTCP)
 	if r == nil {
 		t.note(ignored)
-		return nil
+		j.reply(nil)
+		return
 	}
-	r, proven := s.answerOptions(packet, r, client.Addr(), tcp, start)
+	if to := s.leadsAway(z, r); to != "" {
+		s.follow(j, r, to, t, func() {
+			defer s.rescue(j)
+			j.reply(s.finish(j, z, r, start, t))
+		})
+		return
+	}
+	j.reply(s.finish(j, z, r, start, t))
+}
+
+// finish counts the reply r to j and returns it ready to send, nil for none.
+func (s *Server) finish(j job, z *Zone, r *dns.Msg, start time.Time, t *tally) []byte {
+	r, proven := s.answerOptions(j.packet, r, j.client.Addr(), t.proto == protoTCP, start)
 	out, err := r.Pack()
 	if err != nil {
 		s.log.Error("answer cannot be packed", zap.String("proto", t.proto), zap.Error(err))
@@ -160,12 +168,12 @@ func (s *Server) handle(packet []byte, client netip.AddrPort, t *tally) (out []b
 	if s.queries.on() {
 		s.queries.note(took, func() logged {
 			return logged{
-				client: client, proto: t.proto, name: asked(r).Name, rrtype: asked(r).Qtype, rcode: r.Rcode,
+				client: j.client, proto: t.proto, name: asked(r).Name, rrtype: asked(r).Qtype, rcode: r.Rcode,
 				answers: len(r.Answer), size: len(out),
 			}
 		})
 	}
-	return s.metered(s.offering(out), client.Addr(), r.Rcode, proven, t)
+	return s.metered(s.offering(out), j.client.Addr(), r.Rcode, proven, t)
 }
 
 // offering says in a reply, in place, that we answer for others too, if we do:
@@ -203,7 +211,8 @@ func zoneNumber(z *Zone, m *dns.Msg) int {
 	return 1 + slices.Index(z.layout.domains, d)
 }
 
-// job is a packet that is answered later.
+// job is a packet that is answered later. reply takes nil for no reply, and waits
+// for nothing.
 type job struct {
 	packet []byte
 	client netip.AddrPort
@@ -228,11 +237,16 @@ func (s *Server) work(t *tally) {
 	for j := range s.jobs {
 		if s.forwards(j.packet) {
 			s.forward(j, t)
-			continue
+		} else {
+			s.handle(j, t)
 		}
-		if out := s.handle(j.packet, j.client, t); out != nil {
-			j.reply(out)
-		}
+	}
+}
+
+// rescue is deferred by what answers j.
+func (s *Server) rescue(j job) {
+	if p := recover(); p != nil {
+		j.reply(s.panicked(p, j.packet))
 	}
 }
 

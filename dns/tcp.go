@@ -87,15 +87,15 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn, client netip.
 		done := false
 		switch {
 		case by == wire.Foreign:
-			reply = s.await(ctx, frame, client, t)
+			reply = s.await(ctx, frame, client, t, s.forward)
 		case by == wire.Slow:
 			done, err = s.transfer(frame, client, out, t)
 			switch {
 			case done:
 			case s.forwards(frame):
-				reply = s.await(ctx, frame, client, t)
+				reply = s.await(ctx, frame, client, t, s.forward)
 			default:
-				reply = s.handle(frame, client, t)
+				reply = s.await(ctx, frame, client, t, s.handle)
 			}
 		}
 		if !done {

@@ -180,7 +180,9 @@ func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
 			control := slices.Clone(control[:controlLen])
 			// A client that is gone is none of our business.
 			j := job{packet: slices.Clone(packet[:n]), client: client, reply: func(reply []byte) {
-				_, _, _ = conn.WriteMsgUDPAddrPort(reply, control, client)
+				if reply != nil {
+					_, _, _ = conn.WriteMsgUDPAddrPort(reply, control, client)
+				}
 			}}
 			if by == wire.Foreign {
 				s.forward(j, r.tally)
