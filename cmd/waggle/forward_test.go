@@ -18,13 +18,29 @@ import (
 // client's namespace.
 func TestADaemonAnswersForOthersToo(t *testing.T) {
 	n := newNode(t)
+	upstream := n.everyName(t, "192.0.2.1")
+	n.start(t, n.verb("dev", "--agent-ip", n.addr.String(), "../../examples/hello.json",
+		"--dns.forward.on=true", "--dns.forward.upstreams", upstream)...)
+	n.up(t, "hello.marathon", 3)
+	if r := n.query(t, n.client, "www.example.com.", dns.TypeA); r.Rcode != dns.RcodeSuccess || len(r.Answer) != 1 || !r.RecursionAvailable {
+		t.Errorf("%v", r)
+	}
+	n.query(t, n.client, "www.example.com.", dns.TypeA)
+	forwardShown(t, n, upstream)
+	nothingOfOursGoesOutside(t, n)
+}
+
+// everyName starts a server in the client's namespace that has addr for every
+// name, and returns where it is.
+func (n *node) everyName(t *testing.T, addr string) string {
+	t.Helper()
 	var pc net.PacketConn
 	n.client.Must(t, func() (err error) {
 		pc, err = net.ListenPacket("udp", n.addr.Next().String()+":0")
 		return err
 	})
-	upstream := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		rr, err := dns.NewRR(q.Question[0].Name + " 60 IN A 192.0.2.1")
+	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		rr, err := dns.NewRR(q.Question[0].Name + " 60 IN A " + addr)
 		if err != nil {
 			t.Error(err)
 		}
@@ -33,17 +49,9 @@ func TestADaemonAnswersForOthersToo(t *testing.T) {
 		_ = w.WriteMsg(r)
 	})}
 	done := make(chan error, 1)
-	go func() { done <- upstream.ActivateAndServe() }()
+	go func() { done <- server.ActivateAndServe() }()
 	t.Cleanup(func() { _ = pc.Close(); <-done })
-	n.start(t, n.verb("dev", "--agent-ip", n.addr.String(), "../../examples/hello.json",
-		"--dns.forward.on=true", "--dns.forward.upstreams", pc.LocalAddr().String())...)
-	n.up(t, "hello.marathon", 3)
-	if r := n.query(t, n.client, "www.example.com.", dns.TypeA); r.Rcode != dns.RcodeSuccess || len(r.Answer) != 1 || !r.RecursionAvailable {
-		t.Errorf("%v", r)
-	}
-	n.query(t, n.client, "www.example.com.", dns.TypeA)
-	forwardShown(t, n, pc.LocalAddr().String())
-	nothingOfOursGoesOutside(t, n)
+	return pc.LocalAddr().String()
 }
 
 // nothingOfOursGoesOutside asks what only we can know. The upstream has an address

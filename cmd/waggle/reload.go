@@ -20,6 +20,8 @@ import (
 var liveKeys = []string{
 	"dns.allow", "dns.transfer", "dns.limit.", "dns.ttl", "dns.dcos_ttl", "dns.ip_sources", "dns.exact",
 	"dns.records", "dns.public", "dns.rfc952", "dns.srv_weight", "dns.soa.",
+	"dns.forward.upstreams", "dns.forward.zones", "dns.forward.local", "dns.forward.ca_file", "dns.forward.timeout",
+	"dns.forward.stale", "dns.forward.cache_mb", "dns.forward.missing_mb", "dns.forward.in_flight",
 	"vip.choice", "vip.affinity", "vip.locality", "vip.drain", "vip.allow", "vip.services",
 	"lb.grace", "lb.node", "log.level",
 }
@@ -115,6 +117,12 @@ func (r *reloader) take(cfg fileConfig) error {
 	}
 	if err := next.check(); err != nil {
 		return fmt.Errorf("with what waits for a restart: %w", err)
+	}
+	if r.daemon.forward != nil {
+		own := ownServer(next.DNS.addrPorts(ignore))
+		if err := r.daemon.forward.Reconfigure(next.forwarder(own, ignore), next.DNS.Forward.roots(ignore)); err != nil {
+			return fmt.Errorf("dns.forward: %w", err)
+		}
 	}
 	r.level.SetLevel(next.Log.Level)
 	r.daemon.dns.SetAccess(next.dnsServer())

@@ -64,9 +64,9 @@ func (m *manager) hears(t *testing.T, what ...string) {
 	})
 }
 
-// ask asks for a name over and over until the test ends; lost counts the queries
-// that nobody answered or answered otherwise than with a name that exists.
-func (n *node) askOn(t *testing.T, name string) (asked, lost *atomic.Int64) {
+// askOn asks for one name after the other until the test ends; lost counts the
+// queries that nobody answered or answered otherwise than with a name that exists.
+func (n *node) askOn(t *testing.T, name func() string) (asked, lost *atomic.Int64) {
 	t.Helper()
 	asked, lost = new(atomic.Int64), new(atomic.Int64)
 	var conn *dns.Conn
@@ -80,7 +80,7 @@ func (n *node) askOn(t *testing.T, name string) (asked, lost *atomic.Int64) {
 		defer close(done)
 		defer conn.Close()
 		for ctx.Err() == nil {
-			m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+			m := new(dns.Msg).SetQuestion(name(), dns.TypeA)
 			r, _, err := (&dns.Client{Timeout: 10 * time.Second}).ExchangeWithConn(m, conn)
 			asked.Add(1)
 			if err != nil || r.Rcode != dns.RcodeSuccess || len(r.Answer) == 0 {
@@ -112,7 +112,7 @@ func TestAReloadAppliesWhatItCanAndLosesNoQuery(t *testing.T) {
 	daemon := n.start(t, n.verb("run", "--config", file, "--mesos.masters", master.Addr().String())...)
 	n.up(t, "web.marathon", 1)
 	m.hears(t, "READY=1", "STATUS=", "WATCHDOG=1")
-	asked, lost := n.askOn(t, "web.marathon.mesos.")
+	asked, lost := n.askOn(t, func() string { return "web.marathon.mesos." })
 	hup := func(text string) {
 		t.Helper()
 		write(text)
@@ -153,6 +153,49 @@ func TestAReloadAppliesWhatItCanAndLosesNoQuery(t *testing.T) {
 	}
 	daemon.stop(t, syscall.SIGTERM)
 	m.hears(t, "STOPPING=1")
+}
+
+// TestAReloadChangesWhoIsAskedAndLosesNoQuestion moves a daemon from one upstream
+// to another and back, while a client asks for names that nobody remembers.
+func TestAReloadChangesWhoIsAskedAndLosesNoQuestion(t *testing.T) {
+	n := newNode(t)
+	one, two := n.everyName(t, "192.0.2.1"), n.everyName(t, "192.0.2.2")
+	file := filepath.Join(n.state, "waggle.yaml")
+	write := func(format string, args ...any) {
+		t.Helper()
+		if err := os.WriteFile(file, fmt.Appendf(nil, "dns: {forward: {"+format+"}}\n", args...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("upstreams: [%s]", one)
+	daemon := n.forwarding(t, "--config", file)
+	fresh := new(atomic.Int64)
+	asked, lost := n.askOn(t, func() string { return fmt.Sprintf("n%d.example.", fresh.Add(1)) })
+	from := func(zone, addr string) {
+		t.Helper()
+		eventually(t, "names below "+zone+" are asked of who has "+addr, func() bool {
+			r := n.query(t, n.client, fmt.Sprintf("n%d.%s", fresh.Add(1), zone), dns.TypeA)
+			return len(r.Answer) == 1 && strings.HasSuffix(r.Answer[0].String(), addr)
+		})
+	}
+	from("example.", "192.0.2.1")
+	for range 3 {
+		write("upstreams: [%s], timeout: 20s, cache_mb: 8", two)
+		n.Must(t, func() error { return daemon.cmd.Process.Signal(syscall.SIGHUP) })
+		from("example.", "192.0.2.2")
+		write("upstreams: [%s], zones: [corp.example=%s], stale: 0s", one, two)
+		n.Must(t, func() error { return daemon.cmd.Process.Signal(syscall.SIGHUP) })
+		from("example.", "192.0.2.1")
+		from("corp.example.", "192.0.2.2")
+	}
+	was := asked.Load()
+	eventually(t, "a hundred more answers", func() bool { return asked.Load() > was+100 })
+	if got := lost.Load(); got != 0 {
+		t.Errorf("%d of %d questions lost", got, asked.Load())
+	}
+	if st := n.status(t); strings.Contains(strings.Join(st.Reasons, " "), "restart") || len(st.Forward.Upstreams) != 2 {
+		t.Errorf("%q, %+v", st.Reasons, st.Forward)
+	}
 }
 
 func TestEveryLiveKeyExists(t *testing.T) {

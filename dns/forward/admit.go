@@ -8,15 +8,13 @@ import (
 // admission bounds the questions that wait, and keeps one client from taking
 // the places of all others. It is safe for concurrent use.
 type admission struct {
-	limit int
-
 	mu      sync.Mutex // guards the following
 	total   int
 	clients map[netip.Addr]int
 }
 
-func newAdmission(limit int) *admission {
-	return &admission{limit: limit, clients: map[netip.Addr]int{}}
+func newAdmission() *admission {
+	return &admission{clients: map[netip.Addr]int{}}
 }
 
 // party is what counts as one client: an IPv4 address or an IPv6 /64, which
@@ -31,10 +29,9 @@ func party(a netip.Addr) netip.Addr {
 }
 
 // enter takes a place for a client and reports whether there was one. A client
-// may hold the bound divided by the number of clients that wait, itself
-// included; the sum is at most twice the bound, since shares shrink as clients
-// come.
-func (a *admission) enter(client netip.Addr) bool {
+// may hold limit divided by the number of clients that wait, itself included; the
+// sum is at most twice limit, since shares shrink as clients come.
+func (a *admission) enter(client netip.Addr, limit int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	holds, waits := a.clients[client]
@@ -42,7 +39,7 @@ func (a *admission) enter(client netip.Addr) bool {
 	if !waits {
 		n++
 	}
-	if holds >= max(1, a.limit/n) || a.total >= 2*a.limit {
+	if holds >= max(1, limit/n) || a.total >= 2*limit {
 		return false
 	}
 	a.clients[client] = holds + 1

@@ -109,7 +109,7 @@ func TestAFailureNeverHidesAnAnswer(t *testing.T) {
 // TestAdmissionRandomWalk compares what admission holds with what was let in.
 func TestAdmissionRandomWalk(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	a := newAdmission(30)
+	a := newAdmission()
 	held := map[netip.Addr]int{}
 	total := 0
 	for range 20_000 {
@@ -120,7 +120,7 @@ func TestAdmissionRandomWalk(t *testing.T) {
 			total--
 			continue
 		}
-		if a.enter(c) {
+		if a.enter(c, 30) {
 			held[c]++
 			total++
 		} else if held[c] == 0 && total < 60 {
@@ -157,7 +157,7 @@ func TestClientsOfOneIPv6NetworkAreOne(t *testing.T) {
 func TestBackoffOfABrokenUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := DefaultConfig()
-		u := &upstream{cfg: &cfg}
+		u := &upstream{config: func() *Config { return &cfg }}
 		state := func() standing { s, _ := u.standing(time.Now()); return s }
 		if state() != unsure {
 			t.Error("one never asked is not unsure")

@@ -42,7 +42,7 @@ func TestUpstreamsAreChosenAsDCOSChoosesThem(t *testing.T) {
 		cfg, now := DefaultConfig(), time.Now()
 		g := &group{}
 		for _, a := range in.Upstreams {
-			u := &upstream{Upstream: Upstream{Addr: a}, cfg: &cfg}
+			u := &upstream{Upstream: Upstream{Addr: a}, config: func() *Config { return &cfg }}
 			if len(in.Failures) > 0 {
 				u.ok(now, time.Millisecond)
 			}

@@ -9,11 +9,18 @@ import (
 	"time"
 )
 
+// flightKey tells questions on their way apart: who asks after the configuration
+// has changed does not wait for servers that have left.
+type flightKey struct {
+	setup *setup
+	key   string // of the cache, and whether recursion is wanted
+}
+
 // flight is one question on its way to upstreams, for everybody who asks it
 // meanwhile.
 type flight struct {
-	r     *Resolver
-	key   string
+	r *Resolver
+	flightKey
 	route route
 	query []byte // as it is sent but for id and letter case, with an OPT record
 	plain int    // where the OPT record starts
@@ -91,9 +98,9 @@ func (f *flight) locked(do func()) {
 func (f *flight) startLocked(now time.Time) {
 	var atOnce int
 	f.order, atOnce = f.route.group.order(now)
-	f.deadline = now.Add(f.r.cfg.Timeout)
+	f.deadline = now.Add(f.setup.cfg.Timeout)
 	if f.stale != nil {
-		f.staleAt = now.Add(f.r.cfg.StaleAfter)
+		f.staleAt = now.Add(f.setup.cfg.StaleAfter)
 		if f.route.group.down(now) {
 			f.staleAt = now
 		}
@@ -220,7 +227,7 @@ func (a *attempt) answered(now time.Time, msg []byte) {
 	if binary.BigEndian.Uint16(msg[4:]) == 0 {
 		body = headerSize
 	}
-	r, ok := parseReply(msg, body, f.qtype, &f.r.cfg)
+	r, ok := parseReply(msg, body, f.qtype, &f.setup.cfg)
 	if !ok {
 		f.r.metrics.malformed.Inc()
 		a.failed(now, errMalformed)
@@ -315,11 +322,11 @@ func (f *flight) join(w waiter) bool {
 // for who comes next.
 func (f *flight) serveStaleLocked(now time.Time) {
 	f.r.metrics.results.stale.Add(uint64(len(f.waiters)))
-	f.answerLocked(now, f.stale, f.r.cfg.StaleTTL)
+	f.answerLocked(now, f.stale, f.setup.cfg.StaleTTL)
 }
 
 func (f *flight) answerLocked(now time.Time, e *entry, stale time.Duration) {
-	cfg := &f.r.cfg
+	cfg := &f.setup.cfg
 	if f.out == nil {
 		f.out = f.outRoom[:0]
 	}
@@ -334,7 +341,7 @@ func (f *flight) answerLocked(now time.Time, e *entry, stale time.Duration) {
 func (f *flight) finishLocked(now time.Time, e *entry) {
 	e.stored = now
 	if f.keep && e.ttl > 0 {
-		f.r.cache.put(f.key, e, false)
+		f.setup.cache.put(f.key, e, false)
 	}
 	f.answerLocked(now, e, 0)
 	f.endLocked()
@@ -344,7 +351,7 @@ func (f *flight) finishLocked(now time.Time, e *entry) {
 // error an upstream gave, or with one of our own. It is remembered, so that
 // upstreams in trouble are not asked for each client anew.
 func (f *flight) giveUpLocked(now time.Time, cause error) {
-	cfg := &f.r.cfg
+	cfg := &f.setup.cfg
 	if f.stale != nil {
 		f.stale.retryAt.Store(now.Add(cfg.FailureTTL).UnixNano())
 		f.serveStaleLocked(now)
@@ -360,7 +367,7 @@ func (f *flight) giveUpLocked(now time.Time, cause error) {
 	}
 	e.stored, e.ttl, e.negative, e.keep = now, cfg.FailureTTL, true, 0
 	if f.keep && e.ttl > 0 {
-		f.r.cache.put(f.key, e, true)
+		f.setup.cache.put(f.key, e, true)
 	}
 	f.r.metrics.results.failed.Add(uint64(len(f.waiters)))
 	f.answerLocked(now, e, 0)

@@ -50,7 +50,7 @@ func TestAFloodOfRandomNamesEvictsNothingThatIsUsed(t *testing.T) {
 	for name, part := range map[string]struct {
 		bytes uint64
 		limit int
-	}{"answers": {second(size(r.cache.answers)), cfg.AnswerBytes}, "negatives": {second(size(r.cache.negatives)), cfg.NegativeBytes}} {
+	}{"answers": {second(size(r.now.Load().cache.answers)), cfg.AnswerBytes}, "negatives": {second(size(r.now.Load().cache.negatives)), cfg.NegativeBytes}} {
 		if part.bytes > uint64(part.limit) {
 			t.Errorf("%s take %d bytes of %d", name, part.bytes, part.limit)
 		}

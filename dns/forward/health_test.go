@@ -117,7 +117,7 @@ func TestAllDeadServesWhatHasExpired(t *testing.T) {
 	s.set(silence)
 	key := "\x01x\x07example\x00\x00\x01\x00\x01\x00"
 	eventually(t, "it expires", func() bool {
-		e, ok := r.cache.answers.GetIfPresent(key)
+		e, ok := r.now.Load().cache.answers.GetIfPresent(key)
 		return ok && !e.fresh(time.Now())
 	})
 	for range 3 {
@@ -136,7 +136,7 @@ func TestAllDeadServesWhatHasExpired(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 	s.set(rcode(dns.RcodeNameError, "example. 60 IN SOA ns.example. root.example. 1 2 3 4 60"))
-	e, _ := r.cache.answers.GetIfPresent(key)
+	e, _ := r.now.Load().cache.answers.GetIfPresent(key)
 	e.retryAt.Store(0)
 	eventually(t, "a fresh answer, also a negative one, takes the stale one's place", func() bool {
 		return ask(t, r, q, false).Rcode == dns.RcodeNameError
@@ -269,7 +269,7 @@ func TestIdsPortsAndLetterCaseAreRandom(t *testing.T) {
 	if len(ids) < n-10 || len(names) < n-10 {
 		t.Errorf("%d ids and %d spellings in %d questions", len(ids), len(names), n)
 	}
-	if got := r.upstreams[0].udp.open(); got != cfg.Sockets {
+	if got := r.now.Load().upstreams[0].udp.open(); got != cfg.Sockets {
 		t.Errorf("%d sockets are open, want all %d used", got, cfg.Sockets)
 	}
 }

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -48,20 +49,19 @@ func newMetrics(reg prometheus.Registerer, r *Resolver) *metrics {
 	gauge("waggle_forward_waiting", "Clients' questions that wait for an upstream.", func() float64 { return float64(r.admission.waiting()) })
 	gauge("waggle_forward_sockets", "UDP sockets open to upstreams.", func() float64 {
 		n := 0
-		for _, u := range r.upstreams {
+		for _, u := range r.now.Load().upstreams {
 			if u.udp != nil {
 				n += u.udp.open()
 			}
 		}
 		return float64(n)
 	})
-	gauge("waggle_forward_answers", "Answers remembered.", func() float64 { n, _ := size(r.cache.answers); return float64(n) })
-	gauge("waggle_forward_answer_bytes", "Memory of the answers remembered.", func() float64 { _, n := size(r.cache.answers); return float64(n) })
-	gauge("waggle_forward_negatives", "Negative answers remembered.", func() float64 { n, _ := size(r.cache.negatives); return float64(n) })
-	gauge("waggle_forward_negative_bytes", "Memory of the negative answers remembered.", func() float64 { _, n := size(r.cache.negatives); return float64(n) })
+	gauge("waggle_forward_answers", "Answers remembered.", func() float64 { n, _ := size(r.now.Load().cache.answers); return float64(n) })
+	gauge("waggle_forward_answer_bytes", "Memory of the answers remembered.", func() float64 { _, n := size(r.now.Load().cache.answers); return float64(n) })
+	gauge("waggle_forward_negatives", "Negative answers remembered.", func() float64 { n, _ := size(r.now.Load().cache.negatives); return float64(n) })
+	gauge("waggle_forward_negative_bytes", "Memory of the negative answers remembered.", func() float64 { _, n := size(r.now.Load().cache.negatives); return float64(n) })
 	if reg != nil {
-		reg.MustRegister(&health{r: r, up: prometheus.NewDesc("waggle_forward_upstream_up",
-			"Whether an upstream answers: 1 well, 0.5 unsure, 0 left alone.", []string{"upstream"}, nil)})
+		reg.MustRegister(newHealth(r))
 	}
 	return m
 }
@@ -73,16 +73,12 @@ func (m *metrics) showResults(f promauto.Factory) {
 		"hit": &r.hit, "stale": &r.stale, "miss": &r.miss, "joined": &r.joined, "local": &r.local,
 		"refused": &r.refused, "looped": &r.looped, "shed": &r.shed, "failed": &r.failed,
 	} {
-		show(f, prometheus.CounterOpts{
+		f.NewCounterFunc(prometheus.CounterOpts{
 			Name:        "waggle_forward_requests_total",
 			Help:        "Questions about names that are not ours: hit, answered from the cache; stale, from what had expired; miss, by asking; joined, with one being asked; local, that never leave; refused, nobody to ask; looped, our own; shed, too many of one client; failed, nobody answered.",
 			ConstLabels: prometheus.Labels{"result": result},
-		}, c)
+		}, func() float64 { return float64(c.Load()) })
 	}
-}
-
-func show(f promauto.Factory, opts prometheus.CounterOpts, c *count) {
-	f.NewCounterFunc(opts, func() float64 { return float64(c.Load()) })
 }
 
 // counts are the metrics of one upstream. Looking them up by their labels takes
@@ -90,30 +86,6 @@ func show(f promauto.Factory, opts prometheus.CounterOpts, c *count) {
 type counts struct {
 	datagrams, streamed, failures count
 	rtt                           prometheus.Observer
-}
-
-// showUpstream shows the counts of u.
-func (m *metrics) showUpstream(reg prometheus.Registerer, u *upstream) {
-	f := promauto.With(reg)
-	name, stream := u.String(), "tcp"
-	if u.TLSName != "" {
-		stream = "tls"
-	}
-	attempts := func(proto string, c *count) {
-		show(f, prometheus.CounterOpts{
-			Name: "waggle_forward_attempts_total", Help: "Questions sent to an upstream, by transport.",
-			ConstLabels: prometheus.Labels{"upstream": name, "proto": proto},
-		}, c)
-	}
-	attempts(stream, &u.counts.streamed)
-	if u.udp != nil {
-		attempts("udp", &u.counts.datagrams)
-	}
-	show(f, prometheus.CounterOpts{
-		Name: "waggle_forward_failures_total", Help: "Questions that an upstream did not answer.",
-		ConstLabels: prometheus.Labels{"upstream": name},
-	}, &u.counts.failures)
-	u.counts.rtt = m.rtt.WithLabelValues(name)
 }
 
 func (c *counts) asked(stream bool) {
@@ -124,19 +96,49 @@ func (c *counts) asked(stream bool) {
 	}
 }
 
-// health collects how the upstreams stand at the time of a scrape.
+// health collects how the upstreams that are configured stand at the time of a
+// scrape.
 type health struct {
-	r  *Resolver
-	up *prometheus.Desc
+	r                      *Resolver
+	up, attempts, failures *prometheus.Desc
+}
+
+func newHealth(r *Resolver) *health {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, append([]string{"upstream"}, labels...), nil)
+	}
+	return &health{
+		r:        r,
+		up:       desc("waggle_forward_upstream_up", "Whether an upstream answers: 1 well, 0.5 unsure, 0 left alone."),
+		attempts: desc("waggle_forward_attempts_total", "Questions sent to an upstream, by transport.", "proto"),
+		failures: desc("waggle_forward_failures_total", "Questions that an upstream did not answer."),
+	}
 }
 
 // Describe implements prometheus.Collector.
-func (h *health) Describe(ch chan<- *prometheus.Desc) { ch <- h.up }
+func (h *health) Describe(ch chan<- *prometheus.Desc) {
+	ch <- h.up
+	ch <- h.attempts
+	ch <- h.failures
+}
 
 // Collect implements prometheus.Collector.
 func (h *health) Collect(ch chan<- prometheus.Metric) {
-	for _, s := range h.r.Status() {
-		value := map[string]float64{"well": 1, "unsure": 0.5}[s.State]
-		ch <- prometheus.MustNewConstMetric(h.up, prometheus.GaugeValue, value, s.Upstream)
+	now := time.Now()
+	for _, u := range h.r.now.Load().upstreams {
+		name, stream := u.String(), "tcp"
+		if u.TLSName != "" {
+			stream = "tls"
+		}
+		count := func(desc *prometheus.Desc, c *count, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(c.Load()), append([]string{name}, labels...)...)
+		}
+		standing, _ := u.standing(now)
+		ch <- prometheus.MustNewConstMetric(h.up, prometheus.GaugeValue, [...]float64{well: 1, unsure: 0.5, broken: 0}[standing], name)
+		count(h.attempts, &u.counts.streamed, stream)
+		if u.udp != nil {
+			count(h.attempts, &u.counts.datagrams, "udp")
+		}
+		count(h.failures, &u.counts.failures)
 	}
 }

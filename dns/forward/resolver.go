@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,22 +17,22 @@ import (
 // Resolver answers questions from its cache or by asking upstreams. Its methods
 // are safe for concurrent use.
 type Resolver struct {
-	cfg       Config
 	log       *zap.Logger
-	roots     *x509.CertPool
 	metrics   *metrics
-	cache     *cache
-	router    *router
-	upstreams []*upstream
 	admission *admission
 	self      [8]byte // to recognise our own questions
 	batches   sync.Pool
+	now       atomic.Pointer[setup]
 
 	ctx    context.Context // of Run; ends everything
 	cancel context.CancelFunc
 
+	changing sync.Mutex // guards the following; held while now is replaced
+	leaving  map[Upstream]leaver
+	made     uint16 // upstreams so far, modulo
+
 	mu      sync.Mutex // guards the following
-	flights map[string]*flight
+	flights map[flightKey]*flight
 	stopped bool
 	parts   sync.WaitGroup // what goes started
 }
@@ -40,67 +41,25 @@ type Resolver struct {
 // upstreams asked by TLS must come from; nil means the system's. reg may be
 // nil. The caller runs Run, which lets go of everything.
 func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Registerer) (*Resolver, error) {
-	if err := cfg.Check(); err != nil {
-		return nil, err
-	}
-	r := &Resolver{cfg: cfg, log: log, roots: roots, admission: newAdmission(cfg.InFlight), flights: map[string]*flight{}}
+	r := &Resolver{log: log, admission: newAdmission(), leaving: map[Upstream]leaver{}, flights: map[flightKey]*flight{}}
 	r.batches.New = func() any { return newBatch() }
 	random(r.self[:])
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	known := map[Upstream]*upstream{}
-	groups := map[string]*group{}
-	for name, list := range cfg.Zones {
-		groups[name] = r.group(name, list, known)
-	}
-	if len(cfg.Upstreams) > 0 {
-		groups["."] = r.group(".", cfg.Upstreams, known)
-	}
-	var err error
-	if r.router, err = newRouter(cfg, groups); err != nil {
-		return nil, err
-	}
-	if r.cache, err = newCache(cfg); err != nil {
-		return nil, err
-	}
 	r.metrics = newMetrics(reg, r)
-	for _, u := range r.upstreams {
-		r.metrics.showUpstream(reg, u)
+	if err := r.Reconfigure(cfg, roots); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
 
-// group makes the upstreams of a list that known does not have: one server is
-// one upstream, with one health, in however many zones it is.
-func (r *Resolver) group(zone string, list []Upstream, known map[Upstream]*upstream) *group {
-	g := &group{}
-	for _, u := range list {
-		up := known[u]
-		if up == nil {
-			addr := u.Addr.Addr()
-			up = &upstream{
-				Upstream: u, cfg: &r.cfg, index: uint16(len(r.upstreams)),
-				near: addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast(),
-			}
-			up.stream = &stream{up: up, r: r}
-			if u.TLSName == "" {
-				up.udp = &pool{up: up, r: r, sockets: make([]*socket, r.cfg.Sockets)}
-			}
-			known[u] = up
-			r.upstreams = append(r.upstreams, up)
-		}
-		if !slices.Contains(g.upstreams, up) {
-			up.zones = append(up.zones, zone)
-			g.upstreams = append(g.upstreams, up)
-		}
-	}
-	return g
-}
+// config is what counts now.
+func (r *Resolver) config() *Config { return &r.now.Load().cfg }
 
 // Run keeps the Resolver going until ctx ends; then it answers what waits with
 // SERVFAIL, closes all sockets and returns ctx's error. Before it, questions are
 // answered all the same.
 func (r *Resolver) Run(ctx context.Context) error {
-	tick := time.NewTicker(r.cfg.AttemptTimeout / 4)
+	tick := time.NewTicker(r.config().AttemptTimeout / 4)
 	defer tick.Stop()
 	for {
 		select {
@@ -108,12 +67,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 			r.stop()
 			return ctx.Err()
 		case now := <-tick.C:
-			for _, u := range r.upstreams {
-				if u.udp != nil {
-					u.udp.sweep(now)
-				}
-				u.stream.sweep(now)
-			}
+			r.sweep(now)
 		}
 	}
 }
@@ -122,7 +76,7 @@ func (r *Resolver) stop() {
 	r.mu.Lock()
 	r.stopped = true
 	flying := r.flights
-	r.flights = map[string]*flight{}
+	r.flights = map[flightKey]*flight{}
 	r.mu.Unlock()
 	r.cancel()
 	for _, f := range flying {
@@ -133,13 +87,17 @@ func (r *Resolver) stop() {
 			}
 		})
 	}
-	for _, u := range r.upstreams {
-		if u.udp != nil {
-			u.udp.close()
-		}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	s := r.now.Load()
+	for _, u := range s.upstreams {
+		u.close()
+	}
+	for _, u := range r.leaving {
+		u.close()
 	}
 	r.parts.Wait()
-	r.cache.close()
+	s.cache.close()
 }
 
 // goes runs do until the Resolver stops, and reports false if it has.
@@ -168,37 +126,37 @@ func (r *Resolver) Cached(dst, packet []byte, tcp bool) ([]byte, bool) {
 	}
 	var room [maxKey]byte
 	key := q.appendKey(room[:0])
-	now := time.Now()
-	e := r.cache.get(key, now)
+	now, s := time.Now(), r.now.Load()
+	e := s.cache.get(key, now)
 	if e == nil || !e.fresh(now) {
 		return dst, false
 	}
-	return r.hit(dst, &q, key, packet, e, tcp, now), true
+	return r.hit(dst, s, &q, key, packet, e, tcp, now), true
 }
 
 // hit appends what is remembered and fresh, and has it asked for anew if that is
 // worth it.
-func (r *Resolver) hit(dst []byte, q *question, key, packet []byte, e *entry, tcp bool, now time.Time) []byte {
+func (r *Resolver) hit(dst []byte, s *setup, q *question, key, packet []byte, e *entry, tcp bool, now time.Time) []byte {
 	r.metrics.results.hit.inc()
 	e.hits.Add(1)
 	if e.popular(now) && e.refreshing.CompareAndSwap(false, true) {
-		r.refresh(slices.Clone(key), slices.Clone(packet), e, now)
+		r.refresh(s, slices.Clone(key), slices.Clone(packet), e, now)
 	}
-	return e.appendAnswer(dst, q, now, q.limit(tcp, r.cfg.MaxUDP), r.cfg.MaxUDP, 0)
+	return e.appendAnswer(dst, q, now, q.limit(tcp, s.cfg.MaxUDP), s.cfg.MaxUDP, 0)
 }
 
 // refresh asks for what is remembered anew, before it expires.
-func (r *Resolver) refresh(key, packet []byte, e *entry, now time.Time) {
+func (r *Resolver) refresh(s *setup, key, packet []byte, e *entry, now time.Time) {
 	q, err := parseQuery(packet)
 	if err != nil {
 		return
 	}
-	route := r.router.find(key[:len(q.name)])
+	route := s.router.find(key[:len(q.name)])
 	if route.group == nil {
 		return
 	}
 	r.metrics.prefetched.Inc()
-	if f, first := r.take(key, &q, route, e); first {
+	if f, first := r.take(s, key, &q, route, e); first {
 		f.locked(func() { f.startLocked(now) })
 	}
 }
@@ -221,11 +179,11 @@ func (r *Resolver) Resolve(packet []byte, client netip.Addr, tcp bool, reply fun
 
 // ask asks upstreams for w, or returns the answer that needs nobody asked.
 func (r *Resolver) ask(packet []byte, w waiter) []byte {
-	now := time.Now()
-	q, maxUDP := &w.q, r.cfg.MaxUDP
+	now, s := time.Now(), r.now.Load()
+	q, maxUDP := &w.q, s.cfg.MaxUDP
 	key := q.appendKey(make([]byte, 0, maxKey+1))
 	name := key[:len(q.name)]
-	to := r.router.find(name)
+	to := s.router.find(name)
 	switch {
 	case to.local:
 		r.metrics.results.local.inc()
@@ -237,31 +195,31 @@ func (r *Resolver) ask(packet []byte, w waiter) []byte {
 		r.metrics.results.looped.inc()
 		return failure(q, rcodeServFail, edeOther, maxUDP)
 	}
-	stale := r.cache.get(key, now)
+	stale := s.cache.get(key, now)
 	switch {
 	case stale != nil && stale.fresh(now):
-		return r.hit(nil, q, key, packet, stale, w.tcp, now)
+		return r.hit(nil, s, q, key, packet, stale, w.tcp, now)
 	case stale != nil && stale.negative:
 		stale = nil // RFC 8767 is about answers
 	case stale != nil && now.UnixNano() < stale.retryAt.Load():
 		r.metrics.results.stale.inc()
-		return stale.appendAnswer(nil, q, now, q.limit(w.tcp, maxUDP), maxUDP, r.cfg.StaleTTL)
+		return stale.appendAnswer(nil, q, now, q.limit(w.tcp, maxUDP), maxUDP, s.cfg.StaleTTL)
 	}
-	if !r.admission.enter(w.client) {
+	if !r.admission.enter(w.client, s.cfg.InFlight) {
 		r.metrics.results.shed.inc()
 		return failure(q, rcodeServFail, edeOther, maxUDP)
 	}
 	if !q.rd() {
 		key = append(key, 0) // who wants no recursion gets an answer of its own
 	}
-	r.fly(key, w, to, stale, now)
+	r.fly(s, key, w, to, stale, now)
 	return nil
 }
 
 // fly lets w wait for its question, and asks it unless it is being asked.
-func (r *Resolver) fly(key []byte, w waiter, to route, stale *entry, now time.Time) {
+func (r *Resolver) fly(s *setup, key []byte, w waiter, to route, stale *entry, now time.Time) {
 	for {
-		f, first := r.take(key, &w.q, to, stale)
+		f, first := r.take(s, key, &w.q, to, stale)
 		if first {
 			r.metrics.results.miss.inc()
 			f.locked(func() {
@@ -280,19 +238,19 @@ func (r *Resolver) fly(key []byte, w waiter, to route, stale *entry, now time.Ti
 
 // take returns the flight of a question, and whether it is a new one that is the
 // caller's to start.
-func (r *Resolver) take(key []byte, q *question, to route, stale *entry) (f *flight, first bool) {
+func (r *Resolver) take(s *setup, key []byte, q *question, to route, stale *entry) (f *flight, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f := r.flights[string(key)]; f != nil {
+	if f := r.flights[flightKey{s, string(key)}]; f != nil {
 		return f, false
 	}
-	f = &flight{r: r, key: string(key), route: to, stale: stale, qtype: q.qtype, nameN: len(q.name), keep: q.rd()}
+	f = &flight{r: r, flightKey: flightKey{s, string(key)}, route: to, stale: stale, qtype: q.qtype, nameN: len(q.name), keep: q.rd()}
 	f.query = append(append(make([]byte, 0, headerSize+len(q.raw)+11+4+len(q.trace)), 0, 0,
 		byte(q.flags&flagRD>>8), byte(q.flags&flagCD), 0, 1, 0, 0, 0, 0, 0, 1), q.raw...)
 	f.plain = len(f.query)
-	f.query = appendOPT(f.query, r.cfg.MaxUDP, q.do, edeNone)
+	f.query = appendOPT(f.query, s.cfg.MaxUDP, q.do, edeNone)
 	f.query = appendTrace(f.query, f.plain, q.trace)
-	r.flights[f.key] = f
+	r.flights[f.flightKey] = f
 	return f, true
 }
 
@@ -300,7 +258,7 @@ func (r *Resolver) take(key []byte, q *question, to route, stale *entry) (f *fli
 func (r *Resolver) land(f *flight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.flights[f.key] == f {
-		delete(r.flights, f.key)
+	if r.flights[f.flightKey] == f {
+		delete(r.flights, f.flightKey)
 	}
 }

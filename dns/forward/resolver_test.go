@@ -89,7 +89,7 @@ func TestTTLsRunDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := r.cache.get(parsed.appendKey(nil), time.Now())
+	e := r.now.Load().cache.get(parsed.appendKey(nil), time.Now())
 	for age, want := range map[time.Duration]uint32{0: 300, 10 * time.Second: 290, time.Hour: 0} {
 		m := new(dns.Msg)
 		if err := m.Unpack(e.appendAnswer(nil, &parsed, e.stored.Add(age), 512, 1232, 0)); err != nil || m.Answer[0].Header().Ttl != want {
@@ -115,7 +115,7 @@ func TestNegativeAnswersLiveAsLongAsTheirSOASays(t *testing.T) {
 			r := start(t, testConfig(s))
 			m := ask(t, r, query("x.example", dns.TypeA), false)
 			key := "\x01x\x07example\x00\x00\x01\x00\x01\x00"
-			e, ok := r.cache.negatives.GetIfPresent(key)
+			e, ok := r.now.Load().cache.negatives.GetIfPresent(key)
 			if !ok || e.ttl != c.want || m.Rcode != ask(t, r, query("X.example", dns.TypeA), false).Rcode {
 				t.Errorf("remembered %v for %v", ok, e)
 			}
@@ -266,9 +266,9 @@ func TestAPopularAnswerIsRefreshedBeforeItExpires(t *testing.T) {
 	s := newServer(t, answer("x.example. 300 IN A 192.0.2.1"))
 	r := start(t, testConfig(s))
 	ask(t, r, query("x.example", dns.TypeA), false)
-	e, _ := r.cache.answers.GetIfPresent("\x01x\x07example\x00\x00\x01\x00\x01\x00")
+	e, _ := r.now.Load().cache.answers.GetIfPresent("\x01x\x07example\x00\x00\x01\x00\x01\x00")
 	old := e.stored
-	r.cache.answers.Set("\x01x\x07example\x00\x00\x01\x00\x01\x00", &entry{
+	r.now.Load().cache.answers.Set("\x01x\x07example\x00\x00\x01\x00\x01\x00", &entry{
 		flags: e.flags, counts: e.counts, body: e.body, ttls: e.ttls, ede: e.ede,
 		stored: old.Add(-280 * time.Second), ttl: e.ttl, keep: e.keep,
 	})

@@ -18,12 +18,12 @@ type Status struct {
 
 // Status returns how the upstreams stand, in the order they were configured.
 func (r *Resolver) Status() []Status {
-	now := time.Now()
-	out := make([]Status, 0, len(r.upstreams))
-	for _, u := range r.upstreams {
+	now, in := time.Now(), r.now.Load()
+	out := make([]Status, 0, len(in.upstreams))
+	for _, u := range in.upstreams {
 		standing, srtt := u.standing(now)
 		s := Status{
-			Upstream: u.String(), Zones: slices.Sorted(slices.Values(u.zones)), State: [...]string{"well", "unsure", "resting"}[standing],
+			Upstream: u.String(), Zones: slices.Sorted(slices.Values(in.zones[u])), State: [...]string{"well", "unsure", "resting"}[standing],
 			Latency: srtt, Asked: u.counts.datagrams.Load() + u.counts.streamed.Load(), Failures: u.counts.failures.Load(),
 		}
 		u.mu.Lock()
@@ -56,7 +56,8 @@ func (r *Resolver) CacheStatus() CacheStatus {
 	if s.Questions > 0 {
 		s.HitRatio = float64(s.Hits) / float64(s.Questions)
 	}
-	s.Answers, s.AnswerBytes = size(r.cache.answers)
-	s.Negatives, s.NegativeBytes = size(r.cache.negatives)
+	cache := r.now.Load().cache
+	s.Answers, s.AnswerBytes = size(cache.answers)
+	s.Negatives, s.NegativeBytes = size(cache.negatives)
 	return s
 }

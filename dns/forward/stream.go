@@ -90,7 +90,7 @@ func (s *stream) write(conn net.Conn, queue chan []byte, done chan error) error 
 			return err
 		case msg := <-queue:
 			wrote = true
-			_ = conn.SetWriteDeadline(time.Now().Add(s.r.cfg.AttemptTimeout))
+			_ = conn.SetWriteDeadline(time.Now().Add(s.r.config().AttemptTimeout))
 			if _, err := conn.Write(msg); err != nil {
 				_ = conn.Close()
 				<-done
@@ -120,14 +120,14 @@ func (s *stream) release(queue chan []byte) bool {
 }
 
 func (s *stream) dial() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.r.ctx, s.r.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(s.r.ctx, s.r.config().Timeout)
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", s.up.Addr.String())
 	if err != nil || s.up.TLSName == "" {
 		return conn, err
 	}
-	secure := tls.Client(conn, &tls.Config{ServerName: s.up.TLSName, RootCAs: s.r.roots, MinVersion: tls.VersionTLS12})
+	secure := tls.Client(conn, &tls.Config{ServerName: s.up.TLSName, RootCAs: s.r.now.Load().roots, MinVersion: tls.VersionTLS12})
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err
@@ -198,7 +198,7 @@ func (s *stream) sweep(now time.Time) {
 	var lost []*attempt
 	s.mu.Lock()
 	for id, a := range s.pending {
-		if now.Sub(a.sent) > s.r.cfg.Timeout {
+		if now.Sub(a.sent) > s.r.config().Timeout {
 			delete(s.pending, id)
 			lost = append(lost, a)
 		}

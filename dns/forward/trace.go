@@ -63,8 +63,10 @@ func (r *Resolver) loops(q *question, now time.Time) bool {
 		if !bytes.Equal(marks[:len(r.self)], r.self[:]) {
 			continue
 		}
-		if i := int(binary.BigEndian.Uint16(marks[len(r.self):])); i < len(r.upstreams) {
-			u := r.upstreams[i]
+		for _, u := range r.now.Load().upstreams {
+			if u.index != binary.BigEndian.Uint16(marks[len(r.self):]) {
+				continue
+			}
 			if s, _ := u.standing(now); s != broken {
 				r.log.Warn("an upstream forwards our questions back to us, so it is left alone", zap.Stringer("upstream", u))
 			}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +28,7 @@ type pool struct {
 	r  *Resolver
 
 	mu      sync.Mutex // guards the following
-	sockets []*socket  // nil where there is none yet
+	sockets []*socket  // nil where there is none yet; none once closed
 }
 
 // socket is one of a pool's. The network poller says when there is something to
@@ -51,7 +50,7 @@ type socket struct {
 
 // send asks a over one of the sockets, picked by dice.
 func (p *pool) send(a *attempt, msg []byte, dice uint16) error {
-	s, err := p.pick(int(dice)%p.r.cfg.Sockets, a.sent)
+	s, err := p.pick(int(dice), a.sent)
 	if err != nil {
 		return err
 	}
@@ -90,10 +89,15 @@ func (s *socket) close() {
 	_ = s.conn.Close() // it has nothing to lose
 }
 
-// pick returns a socket that may still be used, and opens one where it must.
-func (p *pool) pick(i int, now time.Time) (*socket, error) {
+// pick returns the socket for dice if it may still be used, and opens one where
+// it must.
+func (p *pool) pick(dice int, now time.Time) (*socket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.sockets) == 0 {
+		return nil, errStopped
+	}
+	i := dice % len(p.sockets)
 	if s := p.sockets[i]; s != nil {
 		if now.Before(s.retire) {
 			return s, nil
@@ -125,7 +129,7 @@ func (s *socket) leave() {
 	s.mu.Lock()
 	s.retired = true
 	s.mu.Unlock()
-	_ = s.conn.SetReadDeadline(time.Now().Add(s.pool.r.cfg.AttemptTimeout))
+	_ = s.conn.SetReadDeadline(time.Now().Add(s.pool.r.config().AttemptTimeout))
 }
 
 // forget takes a back and reports whether it was there.
@@ -202,7 +206,7 @@ func (s *socket) sweep(now time.Time) {
 	var lost []*attempt
 	s.mu.Lock()
 	for id, a := range s.pending {
-		if now.Sub(a.sent) > s.pool.r.cfg.AttemptTimeout {
+		if now.Sub(a.sent) > s.pool.r.config().AttemptTimeout {
 			delete(s.pending, id)
 			lost = append(lost, a)
 		}
@@ -239,8 +243,8 @@ func (p *pool) open() (n int) {
 // close ends all sockets. What waits is failed by who closes.
 func (p *pool) close() {
 	p.mu.Lock()
-	sockets := slices.Clone(p.sockets)
-	clear(p.sockets)
+	sockets := p.sockets
+	p.sockets = nil
 	p.mu.Unlock()
 	// Closing waits for the reader, which may be asking for a socket.
 	for _, s := range sockets {

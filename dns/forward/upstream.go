@@ -29,12 +29,11 @@ var errTimeout = errors.New("no answer in time")
 // use.
 type upstream struct {
 	Upstream
-	index  uint16 // in the resolver's list, to recognise our own questions
-	cfg    *Config
+	index  uint16 // tells it from others, to recognise our own questions
+	config func() *Config
 	udp    *pool // nil for a server asked by TLS
 	stream *stream
 	near   bool // on this machine or a private network, so loops may go through it
-	zones  []string
 	counts counts
 
 	mu        sync.Mutex // guards the following
@@ -48,6 +47,21 @@ type upstream struct {
 	folds     bool      // it does not keep the letter case of questions
 	plainTo   time.Time // it refuses EDNS, until then
 	lastErr   error
+}
+
+// sweep fails what has waited for too long.
+func (u *upstream) sweep(now time.Time) {
+	if u.udp != nil {
+		u.udp.sweep(now)
+	}
+	u.stream.sweep(now)
+}
+
+// close ends its sockets; a connection ends by itself.
+func (u *upstream) close() {
+	if u.udp != nil {
+		u.udp.close()
+	}
 }
 
 // standing is how an upstream counts when it is decided whom to ask.
@@ -107,7 +121,7 @@ func (u *upstream) fail(now time.Time, err error) {
 	}
 	u.trial = false
 	if u.fails++; u.fails >= failsToOpen {
-		u.backoff = min(max(time.Second, 2*u.backoff), u.cfg.MaxBackoff)
+		u.backoff = min(max(time.Second, 2*u.backoff), u.config().MaxBackoff)
 		u.openUntil = now.Add(u.backoff/2 + rand.N(u.backoff/2+1))
 	}
 }
@@ -125,7 +139,7 @@ func (u *upstream) try(now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.openUntil.IsZero() {
-		u.openUntil, u.trial = now.Add(max(u.cfg.AttemptTimeout, u.backoff)), true
+		u.openUntil, u.trial = now.Add(max(u.config().AttemptTimeout, u.backoff)), true
 	}
 }
 
@@ -134,9 +148,9 @@ func (u *upstream) patience() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.sampled.IsZero() {
-		return u.cfg.MaxHedge
+		return u.config().MaxHedge
 	}
-	return min(max(2*u.srtt+4*u.dev, u.cfg.MinHedge), u.cfg.MaxHedge)
+	return min(max(2*u.srtt+4*u.dev, u.config().MinHedge), u.config().MaxHedge)
 }
 
 func (u *upstream) noteFolding() {
