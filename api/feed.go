@@ -273,3 +273,10 @@ func (f *feed) leave() {
 	f.clients--
 	f.leftLast = time.Now()
 }
+
+// following returns how many clients there are.
+func (f *feed) following() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.clients
+}

@@ -22,7 +22,7 @@ func (s *Server) newRoutes() []route {
 		{"/v2/records/{name}", s.viewed(s.oneName)},
 		{"/v2/problems", s.viewed(func(w http.ResponseWriter, _ *http.Request, v View) { reply(w, SortedProblems(v.Problems())) })},
 		{"/v2/explain", s.viewed(s.explain)},
-		{"/v2/changes", s.changes},
+		{changesPath, s.changes},
 		{"/v2/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(openAPI) // a client that is gone is told nothing

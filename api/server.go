@@ -76,6 +76,7 @@ type Server struct {
 	log       *zap.Logger
 	gather    prometheus.Gatherer
 	feed      *feed
+	metrics   *metrics
 	meter     *meter
 	patience  time.Duration // for a client to take what it is sent
 	handler   http.Handler
@@ -92,12 +93,13 @@ type listener struct {
 const notYet = "no picture of the cluster yet"
 
 // New returns a Server that shows what view returns at the time of each
-// request, and the metrics of gather.
-func New(cfg Config, view func() View, gather prometheus.Gatherer, log *zap.Logger) *Server {
+// request, and the metrics of reg, its own among them.
+func New(cfg Config, view func() View, reg *prometheus.Registry, log *zap.Logger) *Server {
 	s := &Server{
-		cfg: cfg, view: view, log: log, gather: gather, feed: newFeed(cfg.VIPZone), meter: &meter{gather: gather},
+		cfg: cfg, view: view, log: log, gather: reg, feed: newFeed(cfg.VIPZone), meter: &meter{gather: reg},
 		patience: 10 * time.Second,
 	}
+	s.metrics = newMetrics(reg, s.feed)
 	s.handler, s.dcos = s.mux(s.mesosDNSRoutes()), s.mux(s.dcosOwnRoutes())
 	return s
 }
@@ -112,7 +114,7 @@ func (s *Server) Listen() error {
 		if err != nil {
 			return err
 		}
-		s.listeners = append(s.listeners, listener{l, s.handler})
+		s.listeners = append(s.listeners, listener{l, s.metrics.counted(s.handler)})
 	}
 	for _, tcp := range []struct {
 		addr    string
@@ -183,7 +185,7 @@ func (s *Server) listenTCP(addr string, h http.Handler) (listener, error) {
 	}
 	if own {
 		l, err := net.Listen("tcp", addr)
-		return listener{l, local(h)}, err
+		return listener{l, s.metrics.counted(local(h))}, err
 	}
 	g := newGuard(s.cfg.Access)
 	secure, err := g.tls()
@@ -191,7 +193,7 @@ func (s *Server) listenTCP(addr string, h http.Handler) (listener, error) {
 		return listener{}, fmt.Errorf("not loopback, so it %w", err)
 	}
 	l, err := tls.Listen("tcp", addr, secure)
-	return listener{l, g.protect(h)}, err
+	return listener{l, s.metrics.counted(g.protect(h))}, err
 }
 
 // listenUnix takes over path if a daemon that is gone left it behind.

@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	changesPath = "/v2/changes"
 	// maxStreams is how many clients may follow at once.
 	maxStreams = 256
 	// batch is how many changes are sent between two looks at whether the client

@@ -50,7 +50,7 @@ func TestMetricsAreCleanAndThoseOfDashboardAlertsAndDocsExist(t *testing.T) {
 		var err error
 		text, err = n.get("/metrics")
 		ok = err == nil
-		for _, late := range []string{"waggle_ebpf_selftest_ok", "waggle_forward_failures_total{", "waggle_forward_upstream_duration_seconds", "waggle_dns_requests_total{", "waggle_mesos_events_total{"} {
+		for _, late := range []string{"waggle_ebpf_selftest_ok", "waggle_forward_failures_total{", "waggle_forward_upstream_duration_seconds", "waggle_dns_requests_total{", "waggle_http_requests_total{", "waggle_mesos_events_total{"} {
 			ok = ok && strings.Contains(text, late)
 		}
 		return ok
