@@ -131,7 +131,7 @@ func VIPs(t *vip.Table, p *lb.Plan, zone string) []VIP {
 	for _, s := range t.Services.All() {
 		out = append(out, newVIP(s, p, zone))
 	}
-	slices.SortFunc(out, compareVIPs)
+	slices.SortFunc(out, CompareVIPs)
 	return out
 }
 

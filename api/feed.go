@@ -192,7 +192,7 @@ func vipChanges(was, is View, zone string) []Change {
 			}
 		}
 	}
-	slices.SortFunc(set, compareVIPs)
+	slices.SortFunc(set, CompareVIPs)
 	slices.SortFunc(gone, func(a, b Frontend) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
 	})

@@ -105,7 +105,8 @@ func vipKey(v VIP) []string {
 	return []string{v.Name, sortKey(v.Address), fmt.Sprintf("%05d", v.Port), v.Protocol}
 }
 
-func compareVIPs(a, b VIP) int {
+// CompareVIPs orders VIPs as lists have them.
+func CompareVIPs(a, b VIP) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), a.Address.Compare(b.Address),
 		cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
 }

@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,41 +15,37 @@ import (
 	"waggle/api"
 )
 
+// vipWatch shows the VIPs as they change.
+type vipWatch struct {
+	*asker
+	cmd   *cobra.Command
+	vips  map[api.Frontend]api.VIP
+	shown []byte
+	lost  string // why the daemon cannot be followed
+}
+
 // watchVIPs prints the VIPs whenever they have changed, until it is told to end:
 // on a terminal in place, otherwise one list below the other; as JSON one list a
-// line. A daemon that restarts is waited for.
+// line. A daemon that goes away is waited for.
 func (a *asker) watchVIPs(cmd *cobra.Command) error {
-	out := cmd.OutOrStdout()
-	var shown []byte
-	failed := ""
+	w := &vipWatch{asker: a, cmd: cmd}
 	err := every(cmd.Context(), func() (bool, error) {
-		var vips []api.VIP
-		if err := a.get(cmd, "/v2/vips", &vips); err != nil {
-			if shown == nil {
-				return false, err
+		var stop error // what no daemon can mend
+		err := api.Client{Socket: a.socket}.Follow(cmd.Context(), "vips", func(e api.Event) error {
+			if err := w.take(e); err != nil || e.More {
+				return err
 			}
-			if text := err.Error(); text != failed && cmd.Context().Err() == nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), "waggle:", text)
-				failed = text
-			}
-			return false, nil
-		}
-		failed = ""
-		now, err := a.render(vips)
-		if err != nil || bytes.Equal(now, shown) {
+			stop = w.show()
+			return stop
+		})
+		if w.shown == nil || stop != nil || cmd.Context().Err() != nil {
 			return false, err
 		}
-		shown = now
-		const home = "\x1b[H\x1b[2J" // clears the screen
-		switch {
-		case *a.out == "json":
-		case isTerminal(out):
-			fmt.Fprint(out, home)
-		default:
-			fmt.Fprintln(out, time.Now().Format(time.TimeOnly))
+		if err.Error() != w.lost {
+			w.lost = err.Error()
+			fmt.Fprintf(cmd.ErrOrStderr(), "waggle: %s; waiting for it\n", w.lost)
 		}
-		_, err = out.Write(now)
-		return false, err
+		return false, nil
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -54,12 +53,75 @@ func (a *asker) watchVIPs(cmd *cobra.Command) error {
 	return err
 }
 
+// load takes all VIPs anew.
+func (w *vipWatch) load() error {
+	var list []api.VIP
+	if err := w.get(w.cmd, "/v2/vips", &list); err != nil {
+		return err
+	}
+	w.vips = map[api.Frontend]api.VIP{}
+	for _, v := range list {
+		w.vips[frontend(v)] = v
+	}
+	return nil
+}
+
+// frontend is what tells a VIP from others; names move with addresses.
+func frontend(v api.VIP) api.Frontend {
+	return api.Frontend{Address: v.Address.String(), Port: v.Port, Protocol: v.Protocol}
+}
+
+// take changes the VIPs as e says.
+func (w *vipWatch) take(e api.Event) error {
+	if e.Name == "reset" {
+		err := w.load()
+		if err == nil && w.lost != "" {
+			fmt.Fprintln(w.cmd.ErrOrStderr(), "waggle: the daemon is back")
+			w.lost = ""
+		}
+		return err
+	}
+	var c api.Change
+	if err := json.Unmarshal(e.Data, &c); err != nil {
+		return fmt.Errorf("read a change: %w", err)
+	}
+	if c.VIP != nil {
+		w.vips[frontend(*c.VIP)] = *c.VIP
+	}
+	if c.Gone != nil {
+		c.Gone.Name = ""
+		delete(w.vips, *c.Gone)
+	}
+	return nil
+}
+
+// show prints the VIPs if they are not what was printed last.
+func (w *vipWatch) show() error {
+	vips := slices.SortedFunc(maps.Values(w.vips), api.CompareVIPs)
+	now, err := w.render(vips)
+	if err != nil || bytes.Equal(now, w.shown) {
+		return err
+	}
+	w.shown = now
+	out := w.cmd.OutOrStdout()
+	const home = "\x1b[H\x1b[2J" // clears the screen
+	switch {
+	case *w.out == "json":
+	case isTerminal(out):
+		fmt.Fprint(out, home)
+	default:
+		fmt.Fprintln(out, time.Now().Format(time.TimeOnly))
+	}
+	_, err = out.Write(now)
+	return err
+}
+
 // render is one list as it is printed.
 func (a *asker) render(vips []api.VIP) ([]byte, error) {
-	var b bytes.Buffer
 	if *a.out == "json" {
 		return writeJSONLine(vips)
 	}
+	var b bytes.Buffer
 	err := vipTable(&b, vips)
 	return b.Bytes(), err
 }

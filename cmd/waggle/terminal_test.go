@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// onTerminal runs the program with a terminal as its output, and returns what a
+// person would be shown.
+func onTerminal(t *testing.T, env string, args ...string) string {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no terminal to be had: %v", err)
+	}
+	defer master.Close()
+	fd := int(master.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary(t), args...)
+	cmd.Stdout, cmd.Stderr = slave, slave
+	cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR=", env)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	slave.Close()
+	var said bytes.Buffer
+	_, _ = io.Copy(&said, master) // ends with EIO when nobody has the other end any more
+	_ = cmd.Wait()                // what it exits with is not of interest
+	return said.String()
+}
+
+func TestColoursAreForTerminalsOnly(t *testing.T) {
+	n := newNode(t)
+	n.forwarding(t)
+	status := []string{"status", "--socket", n.socket()}
+	if got := onTerminal(t, "", status...); !strings.Contains(got, green+"ready"+plain) && !strings.Contains(got, yellow+"ready, but") {
+		t.Errorf("on a terminal: %q", got)
+	}
+	for what, env := range map[string]string{"with NO_COLOR": "NO_COLOR=1", "on a dumb terminal": "TERM=dumb"} {
+		if got := onTerminal(t, env, status...); strings.Contains(got, "\x1b") || !strings.Contains(got, "ready") {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command(binary(t), status...)
+	cmd.Stdout, cmd.Env = out, append(os.Environ(), "TERM=xterm", "NO_COLOR=")
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(out.Name()); err != nil || bytes.Contains(text, []byte("\x1b")) || !bytes.Contains(text, []byte("ready")) {
+		t.Errorf("in a file: %q %v", text, err)
+	}
+}
