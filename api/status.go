@@ -68,6 +68,8 @@ type Balancer struct {
 	Kind   string `json:"kind"`            // ebpf, ipvs or none
 	Chosen string `json:"chosen"`          // why that
 	Error  string `json:"error,omitempty"` // why it is none, or what it could not program
+	// Excluded are the clients that are left alone.
+	Excluded []string `json:"excluded,omitempty"`
 	// Ejected are the backends that get no new connections because they
 	// refused some, sorted.
 	Ejected []Ejected `json:"ejected,omitempty"`

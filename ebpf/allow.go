@@ -7,6 +7,9 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+// every is the number of no service: EVERY of bpf/maps.h.
+const every = 1<<32 - 1
+
 // allowances is the map of who may connect to services that are not for
 // everyone, and what it holds.
 type allowances struct {

@@ -42,6 +42,8 @@ type Dataplane struct {
 	// from it are all there is to do, if compared says so.
 	applied  model.Groups[vip.Frontend, *lb.Service]
 	compared bool
+	// excluded are the clients that the kernel leaves alone, as a Plan names them.
+	excluded []lb.Client
 	// restricted are the services not for everyone, as they were last wanted.
 	restricted map[vip.Frontend]*lb.Service
 	// unknown are backends that the kernel was found with and that no Plan has
@@ -96,6 +98,7 @@ func (d *Dataplane) open(cfg Config, reg prometheus.Registerer) (err error) {
 	if d.probe, err = newProbe(cfg.SelfTest); err != nil {
 		return err
 	}
+	d.recipes.probe = d.probe
 	if d.events, err = openEvents(d); err != nil {
 		return err
 	}
@@ -193,15 +196,20 @@ func (d *Dataplane) Repair(ctx context.Context) error {
 }
 
 // Mend attaches programs again that somebody has detached, and pins again what is
-// no longer pinned: the part of Repair that costs the same however much the maps
-// hold, a fraction of a millisecond.
+// no longer pinned, and looks again who is excluded: the part of Repair that costs
+// the same however much the maps hold, a fraction of a millisecond.
 func (d *Dataplane) Mend() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.services == nil {
 		return errors.New("mend: the dataplane is closed")
 	}
-	return d.mendLocked()
+	err := d.mendLocked()
+	if len(d.excluded) > 0 {
+		d.recipes.names.forget()
+		err = errors.Join(err, d.services.allow.set(every, d.recipes.names.resolve(d.excluded)))
+	}
+	return err
 }
 
 func (d *Dataplane) applyLocked(ctx context.Context, p *lb.Plan) error {
@@ -215,6 +223,7 @@ func (d *Dataplane) applyLocked(ctx context.Context, p *lb.Plan) error {
 	}
 	// What was known of clients may be older than the Plan that admits them.
 	d.recipes.names.forget()
+	exclude := d.excludeLocked(p)
 	changes4, changes6 := d.changesLocked(p)
 	d.plan, d.compared = p, false
 	// What is removed first makes room, whatever its family.
@@ -234,7 +243,11 @@ func (d *Dataplane) applyLocked(ctx context.Context, p *lb.Plan) error {
 	if err != nil {
 		return fmt.Errorf("apply plan: %w", err)
 	}
-	return d.concludeLocked(p, slices.Concat(failed, failed6, notAdded4, notAdded6))
+	err = d.concludeLocked(p, slices.Concat(failed, failed6, notAdded4, notAdded6))
+	if exclude != nil {
+		return errors.Join(err, exclude)
+	}
+	return err
 }
 
 // changesLocked returns what is to be done for p, by address family.

@@ -34,6 +34,7 @@ const (
 	flagCgroup
 	flagSource
 	flagAllow
+	flagExclude
 
 	flagsAffinity = flagNetns | flagCgroup | flagSource
 )
@@ -151,8 +152,10 @@ func mappedWord() uint32 { return binary.NativeEndian.Uint32([]byte{0, 0, 0xff, 
 type recipes struct {
 	udp     bool // the kernel can balance it
 	watch   bool // failed connects are to be known
+	exclude bool // some clients are to be left alone
 	ends    bool // the kernel tells when a socket ends, so that open ones can be counted
 	names   *names
+	probe   *probe // which nobody is excluded from: it shows whether programs run
 	scratch []share
 }
 
@@ -237,6 +240,7 @@ func (r *recipes) flags(s *lb.Service) (flags uint16) {
 		flags |= flagSource
 	}
 	set(flagAllow, len(s.Allow) > 0)
+	set(flagExclude, r.exclude && !r.probe.is(s.Frontend))
 	return flags
 }
 

@@ -6,10 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"go.uber.org/zap"
+
+	"waggle/lb"
 )
 
 // mendLocked attaches programs again that somebody has detached, and pins again
@@ -123,4 +126,20 @@ func (d *Dataplane) refreshLocked() error {
 		}
 	}
 	return err
+}
+
+// excludeLocked lets go of the clients that p excludes, before any service asks who
+// they are. Where they are others than before, every service is looked at again.
+func (d *Dataplane) excludeLocked(p *lb.Plan) error {
+	if d.compared && slices.Equal(d.excluded, p.Exclude) {
+		return nil
+	}
+	d.compared = false
+	d.recipes.exclude = len(p.Exclude) > 0
+	if err := d.services.allow.set(every, d.recipes.names.resolve(p.Exclude)); err != nil {
+		d.excluded = nil
+		return fmt.Errorf("leave clients alone: %w", err)
+	}
+	d.excluded = p.Exclude
+	return nil
 }

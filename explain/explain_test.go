@@ -121,6 +121,13 @@ func ejected(w *World) {
 	w.Plan = lb.Build(nil, w.Table, cfg, at)
 }
 
+// meshed is a node that leaves a mesh alone.
+func meshed(w *World) {
+	cfg := lb.DefaultConfig()
+	cfg.Exclude = []lb.Client{{Cgroup: "/mesh"}, {Namespace: "/run/netns/mesh"}}
+	w.Plan = lb.Build(nil, w.Table, cfg, time.Time{})
+}
+
 var cases = []struct {
 	name  string
 	world World
@@ -214,6 +221,7 @@ var cases = []struct {
 		w.Applied = vip.Build(nil, world(nil, task("web:0", label("VIP_0", "/web:80"))).Snapshot, w.VIP)
 	}, task("web:1", at("9.0.0.2"), label("VIP_0", "/web:80"))), "web.marathon", "kernel-behind", "map full"},
 	{"how many backends are ejected", world(ejected, many(3)...), "web.marathon", "ejections", "1 of 3 backends are ejected"},
+	{"who is left alone", world(meshed, many(3)...), "web.marathon", "excluded", "but not for cgroup:/mesh, namespace:/run/netns/mesh: they are left alone"},
 	{"which backend is ejected, since when and why", world(ejected, many(3)...), "web.marathon", "ejected", "backend 9.0.0.2:8080 is ejected from 10:00:00 to 10:00:30: 7 of 9 connects failed"},
 	{"the name of a VIP", world(nil, task("web:1", label("VIP_0", "/web:80"))), "web.marathon", "name", "web.marathon.l4lb.thisdcos.directory."},
 	{"a VIP that was given up", world(func(w *World) {

@@ -152,6 +152,9 @@ func (w World) balanced(s *Subject, row *vip.Service) {
 	switch {
 	case applied == row:
 		s.say("balanced", "this node balances %s", frontend(row.Frontend))
+		if list := w.Plan.Excluded(); list != "" {
+			s.say("excluded", "but not for %s: they are left alone", list)
+		}
 	case applied != nil:
 		s.miss("kernel-behind", "this node balances an older state of %s: %s", frontend(row.Frontend), w.Unbalanced(row.Frontend))
 	default:

@@ -31,6 +31,8 @@ type Config struct {
 	// a port of the machine leads. Who translates addresses itself needs that:
 	// the machine's own translation does not look at a connection twice.
 	Inner bool
+	// Exclude are the clients for whom nothing is balanced.
+	Exclude []Client
 	// Ejected are those that get no new connections for now; nil is none. It
 	// may change too.
 	Ejected *Ejections
@@ -69,7 +71,7 @@ func Build(prev *Plan, t *vip.Table, cfg Config, now time.Time) *Plan {
 	if prev == nil {
 		prev = &Plan{near: cfg.Near}
 	}
-	p := &Plan{rows: t.Services, retired: prev.retired, drains: prev.drains, grace: cfg.Grace, near: cfg.Near, ejected: cfg.Ejected, inner: cfg.inner}
+	p := &Plan{rows: t.Services, retired: prev.retired, drains: prev.drains, grace: cfg.Grace, near: cfg.Near, ejected: cfg.Ejected, inner: cfg.inner, Exclude: cfg.Exclude}
 	services := prev.Services.Edit()
 	for c := range model.Diff(prev.rows, t.Services) {
 		old, _ := services.Get(c.Key)

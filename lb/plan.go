@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"strings"
 	"time"
 
 	"waggle/model"
@@ -73,6 +74,10 @@ type Plan struct {
 	// lacks stays as it is. The first Plan that is not partial settles that.
 	Partial bool
 
+	// Exclude are the clients that are left alone: what they connect or send to is
+	// not rewritten, VIP or not. Sorted; who is not there yet is so when it comes.
+	Exclude []Client
+
 	// Ended are the drains that ended with this Plan: whoever is still connected
 	// is to be told.
 	Ended []Drain
@@ -84,6 +89,18 @@ type Plan struct {
 	inner   func(vip.Backend) netip.AddrPort // Config.inner
 	near    *Neighbours
 	ejected *Ejections
+}
+
+// Excluded returns Exclude for people, "" where nobody is. A nil Plan excludes none.
+func (p *Plan) Excluded() string {
+	if p == nil {
+		return ""
+	}
+	var list []string
+	for _, c := range p.Exclude {
+		list = append(list, c.String())
+	}
+	return strings.Join(list, ", ")
 }
 
 // Ejected returns the backends of a service that are out in this Plan, nil

@@ -44,6 +44,17 @@ type Client struct {
 	Source    netip.Prefix // namespaces that have an address in it
 }
 
+// String returns c as ParseClients reads it.
+func (c Client) String() string {
+	switch {
+	case c.Cgroup != "":
+		return "cgroup:" + c.Cgroup
+	case c.Namespace != "":
+		return "namespace:" + c.Namespace
+	}
+	return c.Source.String()
+}
+
 // Locality says which backends are preferred while they take connections.
 type Locality uint8
 
@@ -105,14 +116,7 @@ func (o Options) Strings() []string {
 	if len(o.Allow) > 0 {
 		var list []string
 		for _, c := range o.Allow {
-			switch {
-			case c.Cgroup != "":
-				list = append(list, "cgroup:"+c.Cgroup)
-			case c.Namespace != "":
-				list = append(list, "namespace:"+c.Namespace)
-			default:
-				list = append(list, c.Source.String())
-			}
+			list = append(list, c.String())
 		}
 		out = append(out, "allow="+strings.Join(list, ","))
 	}
@@ -139,7 +143,7 @@ func (o *Options) Set(option, value string) (err error) {
 		next.Drain, err = parseTime(value, 0)
 	case "allow":
 		next.said |= saidAllow
-		next.Allow, err = parseAllow(value)
+		next.Allow, err = ParseClients(value)
 	default:
 		err = errors.New("none of choice, affinity, locality, drain, allow")
 	}
@@ -227,9 +231,9 @@ func parseTime(value string, least time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// parseAllow reads clients separated by commas: networks, addresses,
-// cgroup:PATH and namespace:FILE.
-func parseAllow(value string) ([]Client, error) {
+// ParseClients reads clients separated by commas: networks, addresses,
+// cgroup:PATH and namespace:FILE. They are sorted, each once.
+func ParseClients(value string) ([]Client, error) {
 	var out []Client
 	for text := range strings.SplitSeq(value, ",") {
 		c, err := parseClient(strings.TrimSpace(text))

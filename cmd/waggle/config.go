@@ -82,6 +82,7 @@ type lbConfig struct {
 	Grace    time.Duration `yaml:"grace" help:"how long a removed VIP goes on refusing connections, longer than names are cached"`
 	Peername bool          `yaml:"peername" help:"let getpeername show the VIP to clients, for 2 µs a connection"`
 	Cgroup   string        `yaml:"cgroup" help:"balance for processes below this cgroup v2 folder only; empty for the whole machine"`
+	Exclude  []string      `yaml:"exclude" help:"clients that are left alone and reach the addresses they ask for, VIP or not: networks, cgroup:PATH, namespace:FILE"`
 	Eject    ejectConfig   `yaml:"eject"`
 	Node     []string      `yaml:"node" help:"addresses of this machine as the scheduler knows it, for VIPs that prefer near backends; empty for all it has"`
 	ShortCut vip.ShortCut  `yaml:"short_cut" help:"backends on this machine that are reached by their container's address, past its port mapping: none, mesos (those of Mesos' own containerizer) or all (Docker's too)"`

@@ -130,6 +130,7 @@ func TestAWrongConfigurationNamesTheKeyAndThePlace(t *testing.T) {
 		"unknown short cut":  {"lb:\n  short_cut: docker\n", "none of none, mesos, all"},
 		"hasty ejection":     {"lb: {eject: {every: 1ms}}\n", "lb.eject.every"},
 		"no ejection share":  {"lb: {eject: {percent: 0}}\n", "lb.eject.percent"},
+		"bad exclusion":      {"lb: {exclude: [mesh]}\n", "lb.exclude"},
 		"bad node":           {"lb: {node: [here]}\n", "lb.node"},
 		"bad level":          {"log: {level: loud}\n", "loud"},
 	}

@@ -145,5 +145,17 @@ func (c lbConfig) node(bad func(key, format string, args ...any)) []netip.Addr {
 	return out
 }
 
+// exclude returns the clients that are left alone.
+func (c lbConfig) exclude(bad func(key, format string, args ...any)) []vip.Client {
+	if len(c.Exclude) == 0 {
+		return nil
+	}
+	out, err := vip.ParseClients(strings.Join(c.Exclude, ","))
+	if err != nil {
+		bad("lb.exclude", "%v", err)
+	}
+	return out
+}
+
 // ignore drops what check has told already.
 func ignore(string, string, ...any) {}

@@ -23,7 +23,7 @@ var liveKeys = []string{
 	"dns.forward.upstreams", "dns.forward.zones", "dns.forward.local", "dns.forward.ca_file", "dns.forward.timeout",
 	"dns.forward.stale", "dns.forward.cache_mb", "dns.forward.missing_mb", "dns.forward.in_flight",
 	"vip.choice", "vip.affinity", "vip.locality", "vip.drain", "vip.allow", "vip.services",
-	"lb.grace", "lb.node", "log.level",
+	"lb.grace", "lb.node", "lb.exclude", "log.level",
 }
 
 // live reports whether a running daemon takes a change of key.

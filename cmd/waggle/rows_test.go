@@ -175,7 +175,7 @@ var rows = []evidence{
 	{"A.3 11", []string{"cmd/waggle TestVIPsArePresent", "internal/hostnet TestLocalPrefixesAnswerAndRefuse"}, ""},
 	{"A.3 12", nil, "of packets: a socket that was rewritten talks to its backend, and PTB and fragments are the kernel's own"},
 	{"A.3 13", []string{"ebpf TestGetpeernameShowsTheVIPWhereAsked"}, "what the kernel's own clients see; no NFS or Ceph is in this kernel to mount (decision 22)"},
-	{"A.3 14", []string{"ebpf TestA03_14_WhoIsOutsideTheCgroupIsLeftAlone"}, ""},
+	{"A.3 14", []string{"ebpf TestA03_14_WhoIsOutsideTheCgroupIsLeftAlone", "ebpf TestA03_14_ExcludedClientsAreLeftAlone", "ebpf TestA03_14_ExclusionsAreKept", "cmd/waggle TestA03_14_WhoIsExcludedIsLeftAlone"}, ""},
 	{"A.3 15", []string{"cmd/waggle TestA03_15_OnePortToTwoVIPsWithOneBackendIsToldAtOnce"}, ""},
 	{"A.3 16", []string{"cmd/waggle TestA03_16_AReusedPortNeitherStallsNorSticks"}, ""},
 	{"A.3 17", nil, "a setting of IPVS, which the socket path does not use; internal/vmtest runs lb/ipvs"},

@@ -203,6 +203,9 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	if f := st.Source.Files; f != nil {
 		lines = slices.Insert(lines, 2, [2]string{"files", fmt.Sprintf("%d, read %s ago", f.Files, now.Sub(f.Read).Round(time.Second))})
 	}
+	if list := st.Balancer.Excluded; len(list) > 0 {
+		lines = append(lines, [2]string{"left alone", strings.Join(list, ", ")})
+	}
 	if out := st.Balancer.Ejected; len(out) > 0 {
 		lines = append(lines, [2]string{"ejected", fmt.Sprintf("%d backends", len(out))})
 		for _, e := range out[:min(len(out), 10)] {

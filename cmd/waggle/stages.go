@@ -38,7 +38,7 @@ func defaultFileConfig() fileConfig {
 		},
 		VIP: defaultVIPConfig(a.VIP),
 		LB: lbConfig{
-			Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Eject: defaultEjectConfig(a.Eject), Node: []string{},
+			Backend: "auto", Grace: a.LB.Grace, Peername: a.LB.Peername, Exclude: []string{}, Eject: defaultEjectConfig(a.Eject), Node: []string{},
 			ShortCut: vip.ShortCutMesos,
 			PinDir:   p.PinDir, SelfTest: true, IPVS: ipvsConfig{Containers: ipvs.DefaultConfig().Containers},
 		},
@@ -84,6 +84,7 @@ func (c fileConfig) check() error {
 	c.HTTP.check(bad)
 	c.VIP.stage(bad)
 	c.LB.node(bad)
+	c.LB.exclude(bad)
 	c.LB.Eject.check(bad)
 	stages := c.agent()
 	return errors.Join(append(errs, c.Mesos.check(), c.Marathon.check(), stages.VIP.Check(), stages.DNS.Check())...)
@@ -94,6 +95,7 @@ func (c fileConfig) agent() agent.Config {
 	a := agent.DefaultConfig()
 	a.VIP = c.VIP.stage(ignore)
 	a.LB.Grace, a.LB.Peername, a.LB.Node = c.LB.Grace, c.LB.Peername, c.LB.node(ignore)
+	a.LB.Exclude = c.LB.exclude(ignore)
 	a.VIP.Node, a.VIP.ShortCut = a.LB.Node, c.LB.ShortCut
 	a.Eject = c.LB.Eject.stage()
 	if c.State.Dir != "" {

@@ -35,6 +35,12 @@ func (d *daemon) status(s *agent.State) api.Status {
 	}
 	if s != nil && s.Plan != nil {
 		st.Balancer.Ejected = ejected(s.Plan)
+		for _, c := range s.Plan.Exclude {
+			st.Balancer.Excluded = append(st.Balancer.Excluded, c.String())
+		}
+		if len(s.Plan.Exclude) > 0 && d.kind != "ebpf" {
+			st.Reasons = append(st.Reasons, "lb.exclude: "+d.kind+" balances for all clients, and cannot leave these alone")
+		}
 	}
 	for _, a := range d.dns.Addrs() {
 		st.DNS = append(st.DNS, a.String())

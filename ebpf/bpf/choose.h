@@ -79,8 +79,8 @@ static __always_inline struct backend *at_random(__u64 descriptor, __u32 *index)
 	return bpf_map_lookup_elem(&backends, index);
 }
 
-// allowed reports whether the calling process may use the service.
-static __noinline int allowed(struct bpf_sock_addr *ctx, __u32 service)
+// listed reports whether the calling process is a client in allow.
+static __noinline int listed(struct bpf_sock_addr *ctx, __u32 service)
 {
 	struct allow_key key = {.service = service, .by = FLAG_NETNS};
 	key.id = bpf_get_netns_cookie(ctx);

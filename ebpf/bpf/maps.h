@@ -47,6 +47,7 @@ struct service {
 #define FLAG_CGROUP 64   // cgroups,
 #define FLAG_SOURCE 128  // or the addresses sockets are bound to
 #define FLAG_ALLOW 256   // only for those in the map allow
+#define FLAG_EXCLUDE 512 // but for those in the map allow with service EVERY, who are left alone
 
 #define FLAGS_AFFINITY (FLAG_NETNS | FLAG_CGROUP | FLAG_SOURCE)
 
@@ -111,7 +112,10 @@ struct client {
 	__u32 serial;
 };
 
-// Who may connect to a service with FLAG_ALLOW.
+// The number of no service.
+#define EVERY 0xffffffff
+
+// Who may connect to a service with FLAG_ALLOW. Of EVERY, who is left alone.
 struct allow_key {
 	__u64 id; // cookie of a network namespace, or id of a cgroup
 	__u32 service;

@@ -8,13 +8,17 @@
 
 #include "remember.h"
 
+#define LEFT_ALONE 2 // what special may return besides: PROCEED, and rewrite nothing
+
 // special is what a service with flags needs beyond a random choice. It returns
 // the backend in w->backend and w->serial, and PROCEED, or fails the call.
 static __noinline int special(struct bpf_sock_addr *ctx, struct wanted *w)
 {
 	__u32 flags = w->descriptor >> 48;
 	struct backend *b = 0;
-	if ((flags & FLAG_ALLOW) && !allowed(ctx, w->service))
+	if ((flags & FLAG_EXCLUDE) && listed(ctx, EVERY))
+		return LEFT_ALONE;
+	if ((flags & FLAG_ALLOW) && !listed(ctx, w->service))
 		return refuse(w, EVENT_DENIED);
 	struct bpf_sock *sock = ctx->sk;
 	struct peer *p = 0;
@@ -69,7 +73,7 @@ static __always_inline int choose(struct bpf_sock_addr *ctx, struct wanted *w, s
 		index = w->backend;
 		if (verdict == PROCEED)
 			*to = bpf_map_lookup_elem(&backends, &index);
-		return verdict;
+		return verdict == LEFT_ALONE ? PROCEED : verdict;
 	}
 	struct backend *b = at_random(w->descriptor, &index);
 	if (!b)
