@@ -69,12 +69,16 @@ type Backend struct {
 }
 
 // Ejection says since when and until when a backend is left out, and why:
-// Failed of Connects made by this node's clients failed.
+// Failed of Connects made by this node's clients failed, or, where Usual is there,
+// they took Latency, while those to the service's others take Usual.
 type Ejection struct {
 	Since    time.Time `json:"since"`
 	Until    time.Time `json:"until"`
 	Failed   uint64    `json:"failed"`
 	Connects uint64    `json:"connects"`
+
+	Latency time.Duration `json:"latency_ns,omitempty"`
+	Usual   time.Duration `json:"usual_ns,omitempty"`
 }
 
 // Record is one DNS record; Data is in presentation form.

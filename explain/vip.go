@@ -118,11 +118,10 @@ func (w World) ejected(s *Subject, out map[netip.AddrPort]lb.Ejection, n int) {
 	if len(out) == 0 {
 		return
 	}
-	s.miss("ejections", "%d of %d backends are ejected by this node and get no new connections: it leaves out those that refuse, never more than a third", len(out), n)
+	s.miss("ejections", "%d of %d backends are ejected by this node and get no new connections: it leaves out those that fail or are slow, never more than a third", len(out), n)
 	for i, addr := range slices.SortedFunc(maps.Keys(out), netip.AddrPort.Compare) {
 		if e := out[addr]; i < most {
-			s.miss("ejected", "backend %s is ejected from %s to %s: %d of %d connects failed", addr,
-				e.Since.Format(time.TimeOnly), e.Until.Format(time.TimeOnly), e.Failed, e.Connects)
+			s.miss("ejected", "backend %s is ejected from %s to %s: %s", addr, e.Since.Format(time.TimeOnly), e.Until.Format(time.TimeOnly), e.Reason())
 		}
 	}
 }

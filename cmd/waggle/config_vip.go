@@ -34,11 +34,17 @@ type ejectConfig struct {
 	Every    time.Duration `yaml:"every" help:"how often backends are looked at that refuse connections, to give them none for a while; 0 never does, and saves 2 µs a connection"`
 	Failures int           `yaml:"failures" help:"how many connects must fail within that time"`
 	Percent  int           `yaml:"percent" help:"and which share of all connects to the backend that must be"`
+	Slow     int           `yaml:"slow" help:"how many times as long as the median of the VIP's others connects to a backend must take, at two looks in a row, to be left out too; 0 leaves out none for that"`
+	SlowBy   time.Duration `yaml:"slow_by" help:"and how much longer"`
+	Samples  int           `yaml:"samples" help:"and how many connects there must be before each of the two looks"`
 	Hold     time.Duration `yaml:"hold" help:"how long a backend gets no new connections; each next time longer"`
 }
 
 func (c ejectConfig) stage() lb.EjectConfig {
-	return lb.EjectConfig{Every: c.Every, Failures: uint64(max(0, c.Failures)), Share: float64(c.Percent) / 100, Hold: c.Hold}
+	return lb.EjectConfig{
+		Every: c.Every, Failures: uint64(max(0, c.Failures)), Share: float64(c.Percent) / 100,
+		Slow: float64(c.Slow), SlowBy: c.SlowBy, Samples: uint64(max(0, c.Samples)), Hold: c.Hold,
+	}
 }
 
 func (c ejectConfig) check(bad func(key, format string, args ...any)) {
@@ -51,13 +57,25 @@ func (c ejectConfig) check(bad func(key, format string, args ...any)) {
 	if c.Percent < 1 || c.Percent > 100 {
 		bad("lb.eject.percent", "%d is not within 1 to 100", c.Percent)
 	}
+	if c.Slow < 0 || c.Slow == 1 {
+		bad("lb.eject.slow", "%d is neither 0 nor at least 2", c.Slow)
+	}
+	if c.SlowBy < 0 {
+		bad("lb.eject.slow_by", "%s is less than 0s", c.SlowBy)
+	}
+	if c.Samples < 1 {
+		bad("lb.eject.samples", "%d is less than 1", c.Samples)
+	}
 	if c.Hold < time.Second {
 		bad("lb.eject.hold", "%s is less than 1s", c.Hold)
 	}
 }
 
 func defaultEjectConfig(e lb.EjectConfig) ejectConfig {
-	return ejectConfig{Every: e.Every, Failures: int(e.Failures), Percent: int(100 * e.Share), Hold: e.Hold}
+	return ejectConfig{
+		Every: e.Every, Failures: int(e.Failures), Percent: int(100 * e.Share),
+		Slow: int(e.Slow), SlowBy: e.SlowBy, Samples: int(e.Samples), Hold: e.Hold,
+	}
 }
 
 // vipServices are options by VIP and by name of the option.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"waggle/api"
+	"waggle/lb"
 )
 
 // asker is a verb's connection to the running daemon.
@@ -92,8 +93,7 @@ func stateText(b api.Backend) string {
 }
 
 func ejectionText(e api.Ejection) string {
-	return fmt.Sprintf("ejected from %s to %s: %d of %d connects failed",
-		e.Since.Format(time.TimeOnly), e.Until.Format(time.TimeOnly), e.Failed, e.Connects)
+	return fmt.Sprintf("ejected from %s to %s: %s", e.Since.Format(time.TimeOnly), e.Until.Format(time.TimeOnly), lb.Ejection(e).Reason())
 }
 
 func hostPort(a fmt.Stringer, port uint16) string {
@@ -203,15 +203,7 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	if f := st.Source.Files; f != nil {
 		lines = slices.Insert(lines, 2, [2]string{"files", fmt.Sprintf("%d, read %s ago", f.Files, now.Sub(f.Read).Round(time.Second))})
 	}
-	if list := st.Balancer.Excluded; len(list) > 0 {
-		lines = append(lines, [2]string{"left alone", strings.Join(list, ", ")})
-	}
-	if out := st.Balancer.Ejected; len(out) > 0 {
-		lines = append(lines, [2]string{"ejected", fmt.Sprintf("%d backends", len(out))})
-		for _, e := range out[:min(len(out), 10)] {
-			lines = append(lines, [2]string{"", fmt.Sprintf("%s of %s/%s %s", e.Backend, e.VIP, e.Protocol, ejectionText(e.Ejection))})
-		}
-	}
+	lines = append(lines, balancerLines(st.Balancer)...)
 	for _, r := range st.Reasons {
 		lines = append(lines, [2]string{"!", paint(w, red, r)})
 	}
@@ -221,6 +213,20 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// balancerLines tell who is left alone and who is left out.
+func balancerLines(b api.Balancer) (lines [][2]string) {
+	if len(b.Excluded) > 0 {
+		lines = append(lines, [2]string{"left alone", strings.Join(b.Excluded, ", ")})
+	}
+	if len(b.Ejected) > 0 {
+		lines = append(lines, [2]string{"ejected", fmt.Sprintf("%d backends", len(b.Ejected))})
+	}
+	for _, e := range b.Ejected[:min(len(b.Ejected), 10)] {
+		lines = append(lines, [2]string{"", fmt.Sprintf("%s of %s/%s %s", e.Backend, e.VIP, e.Protocol, ejectionText(e.Ejection))})
+	}
+	return lines
 }
 
 // forwardLines are a line on each upstream and one on the cache.

@@ -48,7 +48,8 @@ type Config struct {
 	// DrainFile is where drains are kept, to go on after a restart of the
 	// daemon; empty keeps none. Its folder is made where it is missing.
 	DrainFile string
-	// Eject says when backends that refuse connections get none for a while.
+	// Eject says when backends that refuse connections, or are slow to take them,
+	// get none for a while.
 	Eject lb.EjectConfig
 }
 

@@ -16,6 +16,21 @@ type counter interface {
 	BackendStats() iter.Seq2[vip.Frontend, lb.BackendStats]
 }
 
+// ejected returns how many backends are out for being slow, or for failing.
+func (s *State) ejected(slow bool) (n int) {
+	if s == nil {
+		return 0
+	}
+	for _, list := range s.Plan.AllEjected() {
+		for _, e := range list {
+			if e.Slow() == slow {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // eject looks at the counters over and over until ctx ends, and lets the
 // pipeline turn when somebody else is out.
 func (a *Agent) eject(ctx context.Context) error {
@@ -41,9 +56,8 @@ func (a *Agent) eject(ctx context.Context) error {
 		for f, list := range now.All() {
 			for addr, out := range list {
 				if out.Since.Equal(at) {
-					a.log.Warn("backend refuses connections and gets none for now",
-						zap.Stringer("vip", f.Addr), zap.Stringer("backend", addr), zap.Time("until", out.Until),
-						zap.Uint64("failed", out.Failed), zap.Uint64("connects", out.Connects))
+					a.log.Warn("backend gets no new connections for now", zap.Stringer("vip", f.Addr),
+						zap.Stringer("backend", addr), zap.Time("until", out.Until), zap.String("reason", out.Reason()))
 				}
 			}
 		}

@@ -49,13 +49,12 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 		}
 		return float64(len(s.Plan.Draining()))
 	})
-	gauge("waggle_backends_ejected", "Backends of services that get no new connections because they refused some.", func(s *State) float64 {
-		n := 0
-		for _, list := range s.Plan.AllEjected() {
-			n += len(list)
-		}
-		return float64(n)
-	})
+	for reason, slow := range map[string]bool{"failures": false, "latency": true} {
+		f.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "waggle_backends_ejected", Help: "Backends of services that get no new connections because connects to them failed or took too long.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(a.State().ejected(slow)) })
+	}
 	gauge("waggle_services_failed", "Services that the kernel could not take as they should be, for lack of room say; each is a problem.", func(s *State) float64 {
 		return float64(len(s.Failed))
 	})
