@@ -201,6 +201,7 @@ func TestInner(t *testing.T) {
 		{"a port that leads to nobody knows what", bridge, Port{HostPort: 31000}, "invalid AddrPort"},
 		{"another network's address is not it", bridge, Port{Number: 80, HostPort: 31000, Network: "x"}, "invalid AddrPort"},
 		{"no address but the agent's", &Task{AgentAddr: agentAddr, Addrs: []Address{{Addr: agentAddr}}}, Port{Number: 80, HostPort: 31000}, "invalid AddrPort"},
+		{"an address that is none", &Task{AgentAddr: agentAddr, Addrs: []Address{{Addr: netip.IPv4Unspecified()}}}, Port{Number: 80, HostPort: 31000}, "invalid AddrPort"},
 		{"an address of the other family", &Task{AgentAddr: agentAddr, Addrs: []Address{six}}, Port{Number: 80, HostPort: 31000}, "invalid AddrPort"},
 	} {
 		if got := tt.task.Inner(tt.port).String(); got != tt.want {

@@ -26,7 +26,7 @@ func (t *Task) Inner(p Port) netip.AddrPort {
 	agent := t.AgentAddr.Unmap()
 	for _, a := range t.Addrs {
 		addr := a.Addr.Unmap()
-		if (p.Network == "" || a.Network == "" || a.Network == p.Network) && addr.Is4() == agent.Is4() && addr != agent {
+		if (p.Network == "" || a.Network == "" || a.Network == p.Network) && addr.Is4() == agent.Is4() && addr != agent && !addr.IsUnspecified() {
 			return netip.AddrPortFrom(addr, p.Number)
 		}
 	}

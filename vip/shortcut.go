@@ -50,16 +50,10 @@ func (c Config) Near(t *model.Task, p model.Port) (at netip.AddrPort, ok bool) {
 	mapped := slices.ContainsFunc(t.Mappings, func(m model.PortMapping) bool {
 		return m.HostPort == p.HostPort && m.ContainerPort == p.Number && m.Proto == p.Proto && (m.ByMesos || c.ShortCut == ShortCutAll)
 	})
-	if !mapped || p.Number == 0 {
-		return at, false
+	if mapped {
+		at = t.Inner(p)
 	}
-	p.HostPort = 0
-	for _, e := range t.Endpoints(p) {
-		if a := e.Addr().Unmap(); a != t.AgentAddr && a.Is4() == t.AgentAddr.Is4() && !a.IsUnspecified() {
-			return netip.AddrPortFrom(a, e.Port()), true
-		}
-	}
-	return at, false
+	return at, at.IsValid()
 }
 
 // endpoints returns where p of t is reached from this node.
