@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"waggle/internal/testnet"
 )
 
 // onTerminal runs the program with a terminal as its output, and returns what a
@@ -19,7 +21,7 @@ func onTerminal(t *testing.T, env string, args ...string) string {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminal to be had: %v", err)
+		testnet.Skip(t, "no terminal to be had: "+err.Error())
 	}
 	defer master.Close()
 	fd := int(master.Fd())
