@@ -50,9 +50,9 @@ type Config struct {
 	// Watch makes the kernel note failed connects and how long others take, of
 	// all TCP services. That needs memory for each connection, some 2 µs.
 	Watch bool
-	// SelfTest is the command, without its last argument, that SelfTest runs in
-	// a cgroup of its own: it must connect to the TCP address given to it, host
-	// and port, and exit with 0 if that worked. Empty means no self-test.
+	// SelfTest is the command, without its last argument, of the self-test: it
+	// must call JoinProbe, connect to the TCP address given to it, host and port,
+	// and exit with 0 if that worked. Empty means no self-test.
 	SelfTest []string
 }
 

@@ -39,7 +39,11 @@ const probeArg = "probe"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == probeArg {
-		if _, _, err := dial(addr(os.Args[2])); err != nil {
+		err := JoinProbe()
+		if err == nil {
+			_, _, err = dial(addr(os.Args[2]))
+		}
+		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}

@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"waggle/lb"
 	"waggle/model"
@@ -146,37 +146,68 @@ func (d *Dataplane) selfTest(ctx context.Context) error {
 	if !ready {
 		return errNotYet
 	}
-	cgroup, err := makeCgroup(d.cgroup, probeCgroup)
+	cgroup, err := d.makeProbeCgroup()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		cgroup.Close()
-		_ = unix.Unlinkat(int(d.cgroup.Fd()), probeCgroup, unix.AT_REMOVEDIR) // or the next one uses it
-	}()
+	defer os.Remove(cgroup) // or the next one uses it
+	procs, err := os.OpenFile(filepath.Join(cgroup, "cgroup.procs"), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open cgroup %s: %w", probeCgroup, err)
+	}
+	defer procs.Close()
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	args := append(slices.Clone(d.probe.command[1:]), probeVIP)
-	cmd := exec.CommandContext(ctx, d.probe.command[0], args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	cmd := exec.CommandContext(ctx, d.probe.command[0], append(slices.Clone(d.probe.command[1:]), probeVIP)...)
+	cmd.ExtraFiles = []*os.File{procs} // 3, the first behind the standard ones
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("connect to %s from cgroup %s: %w: %s", probeVIP, probeCgroup, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// makeCgroup makes the named cgroup below parent, unless it is there, and opens
-// it.
-func makeCgroup(parent *os.File, name string) (*os.File, error) {
-	at := int(parent.Fd())
-	if err := unix.Mkdirat(at, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("make cgroup %s: %w", name, err)
+// JoinProbe is the first thing that the command of the self-test does: it moves
+// this process into the cgroup of the probe. The daemon cannot have it start
+// there, since clone3 is forbidden to a service whose namespaces are restricted.
+func JoinProbe() error {
+	procs := os.NewFile(3, "cgroup.procs")
+	if procs == nil {
+		return errors.New("join the cgroup of the self-test: no file was handed over")
 	}
-	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open cgroup %s: %w", name, err)
+	defer procs.Close()
+	if _, err := procs.WriteString("0"); err != nil {
+		return fmt.Errorf("join the cgroup of the self-test: %w", err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return nil
+}
+
+// makeProbeCgroup makes the cgroup of the probe, unless it is there, and returns
+// its path: below the cgroup that is balanced or, where we may not make one, which
+// takes CAP_DAC_OVERRIDE at the root, below our own.
+func (d *Dataplane) makeProbeCgroup() (string, error) {
+	balanced := fmt.Sprintf("/proc/self/fd/%d", d.cgroup.Fd()) // it may be mounted nowhere
+	path := filepath.Join(balanced, probeCgroup)
+	err := os.Mkdir(path, 0o755)
+	if errors.Is(err, fs.ErrPermission) {
+		text, _ := os.ReadFile("/proc/self/cgroup") // without it the error says enough
+		path = filepath.Join(balanced, ownCgroup(string(text)), probeCgroup)
+		err = os.Mkdir(path, 0o755)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make cgroup %s: %w", probeCgroup, err)
+	}
+	return path, nil
+}
+
+// ownCgroup reads what the kernel says of a process' cgroups: where it is in
+// version 2, from the root; empty if it is in none.
+func ownCgroup(text string) string {
+	for line := range strings.Lines(text) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path)
+		}
+	}
+	return ""
 }
 
 // Status is how the Dataplane is, beyond what Apply returns.

@@ -80,3 +80,15 @@ func TestRunTestsUntilItIsToldToEnd(t *testing.T) {
 		t.Errorf("Run = %v", err)
 	}
 }
+
+func TestTheOwnCgroupIsThatOfVersion2(t *testing.T) {
+	for text, want := range map[string]string{
+		"0::/system.slice/waggle.service\n":                              "/system.slice/waggle.service",
+		"3:cpu,cpuacct:/x\n1:name=systemd:/init.scope\n0::/init.scope\n": "/init.scope",
+		"3:cpu:/x\n": "", "": "", "0::/\n": "/",
+	} {
+		if got := ownCgroup(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -26,6 +26,9 @@ func newSelfTest(env) *cobra.Command {
 		Hidden: true,
 		Args:   usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := ebpf.JoinProbe(); err != nil {
+				return err
+			}
 			dialer := net.Dialer{Timeout: 5 * time.Second}
 			c, err := dialer.DialContext(cmd.Context(), "tcp", args[0])
 			if err != nil {
