@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
+	"strings"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -128,12 +130,25 @@ func readConfig(path string) (fileConfig, error) {
 	return cfg, nil
 }
 
+// unknownField is what the decoder says of a key that there is not.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// inWordsOfKeys says what the decoder says of Go types so that people understand
+// it, each on a line of its own.
+func inWordsOfKeys(err error) error {
+	wrong, ok := errors.AsType[*yaml.TypeError](err)
+	if !ok {
+		return err
+	}
+	return errors.New(unknownField.ReplaceAllString(strings.Join(wrong.Errors, "\n"), "there is no key $1 here"))
+}
+
 // decodeYAML refuses keys it does not know and a second document.
 func decodeYAML(text []byte, cfg *fileConfig) error {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	if err := dec.Decode(cfg); err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return inWordsOfKeys(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return errors.New("more than one YAML document")

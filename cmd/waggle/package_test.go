@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,11 +78,14 @@ func TestTheDebIsInstalledServesAndIsRemoved(t *testing.T) {
 	dpkg("-i", deb)
 	for _, path := range []string{
 		"usr/bin/waggle", "etc/waggle/waggle.yaml", "usr/share/man/man1/waggle.1", "usr/share/man/man1/waggle-run.1",
-		"usr/share/bash-completion/completions/waggle", "usr/share/doc/waggle/operations.md", "usr/share/waggle/monitoring/alerts.yaml", "lib/systemd/system/waggle.socket",
+		"usr/share/bash-completion/completions/waggle", "usr/share/doc/waggle/operations.md", "usr/share/doc/waggle/decisions/0014-reload.md", "usr/share/doc/waggle/examples/hello.json", "usr/share/waggle/monitoring/alerts.yaml", "lib/systemd/system/waggle.socket",
 	} {
 		if !there(path) {
 			t.Errorf("%s is not there", path)
 		}
+	}
+	if out, err := exec.Command(filepath.Join(root, "usr/bin/waggle"), "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "waggle 1.2.3 ") {
+		t.Errorf("its version is %s: %v", out, err)
 	}
 	n.serveUnit(t, root, m)
 	dpkg("-r", "waggle")
@@ -136,6 +140,30 @@ func (n *node) serveUnit(t *testing.T, root string, m *manager) {
 		t.Errorf("the daemon complains:\n%s", out)
 	}
 	daemon.stop(t, 15)
+}
+
+// TestTheUnitGivesTheDaemonWhatItWritesTo knows by heart what was seen under a real
+// systemd 252: some keys take away folders in a way that ReadWritePaths= does not
+// undo, and then the daemon balances by IPVS without a complaint.
+func TestTheUnitGivesTheDaemonWhatItWritesTo(t *testing.T) {
+	u := unit(t, "../../packaging/waggle.service")
+	for _, key := range []string{"ProtectKernelTunables", "ProtectControlGroups", "PrivateUsers", "PrivateNetwork"} {
+		if v, given := u[key]; given && v != "no" {
+			t.Errorf("%s=%s takes /sys/fs/bpf, cgroups or the node's network away", key, v)
+		}
+	}
+	for key, paths := range map[string][]string{
+		"ReadWritePaths": {"/sys/fs/bpf", "/sys/fs/cgroup", "-/proc/sys/net"}, "ReadOnlyPaths": {"/sys", "-/proc/sys", "-/proc/sysrq-trigger"},
+	} {
+		for _, path := range paths {
+			if !slices.Contains(strings.Fields(u[key]), path) {
+				t.Errorf("%s= lacks %s", key, path)
+			}
+		}
+	}
+	if u["Delegate"] != "yes" {
+		t.Error("without Delegate= the self-test's cgroup is systemd's to remove")
+	}
 }
 
 func TestTheMarathonAppIsRead(t *testing.T) {

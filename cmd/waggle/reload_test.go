@@ -137,7 +137,7 @@ func TestAReloadAppliesWhatItCanAndLosesNoQuery(t *testing.T) {
 
 	hup("dns: {ttl: 12s, nothing: 1}\n")
 	eventually(t, "the error is shown", func() bool {
-		return strings.Contains(strings.Join(n.status(t).Reasons, "\n"), "field nothing not found")
+		return strings.Contains(strings.Join(n.status(t).Reasons, "\n"), "line 1: there is no key nothing here")
 	})
 	if got := ttl(); got != 11 {
 		t.Errorf("the TTL is %d after a file with an error", got)

@@ -39,8 +39,8 @@ func newRun(e env) *cobra.Command {
 	flags := addConfigFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := flags.load()
-		if err == nil && !cfg.Mesos.configured() && len(cfg.Marathon.Hosts)+len(cfg.File.Paths) == 0 {
-			err = errors.New("mesos.masters, mesos.zk, marathon.hosts, file.paths: nothing to follow is configured")
+		if err == nil {
+			err = cfg.follows()
 		}
 		if err != nil {
 			return &exitError{exitUsage, err}
@@ -48,6 +48,14 @@ func newRun(e env) *cobra.Command {
 		return runDaemon(cmd.Context(), e, cfg, flags)
 	}
 	return cmd
+}
+
+// follows is an error if there is nothing that a daemon could follow.
+func (c fileConfig) follows() error {
+	if c.Mesos.configured() || len(c.Marathon.Hosts)+len(c.File.Paths) > 0 {
+		return nil
+	}
+	return errors.New("mesos.masters, mesos.zk, marathon.hosts, file.paths: nothing to follow is configured")
 }
 
 // runDaemon runs the daemon as a service: it tells the service manager how it

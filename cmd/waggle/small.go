@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -27,14 +28,18 @@ type versionInfo struct {
 	Go      string `json:"go"`
 }
 
-// readVersion takes the version from the build: a module version, or the
-// commit with "+dirty" behind it where the tree had changes.
+// packaged is the version of the package that this program comes in, which
+// scripts/packages has the linker set; empty for all others.
+var packaged string
+
+// readVersion takes the version from the package or else from the build: a module
+// version, or the commit with "+dirty" behind it where the tree had changes.
 func readVersion() versionInfo {
 	b, ok := debug.ReadBuildInfo()
 	if !ok {
 		return versionInfo{Version: "unknown"}
 	}
-	return versionInfo{Version: b.Main.Version, Go: b.GoVersion}
+	return versionInfo{Version: cmp.Or(packaged, b.Main.Version), Go: b.GoVersion}
 }
 
 func newCheckConfig(e env) *cobra.Command {
@@ -48,6 +53,7 @@ func newCheckConfig(e env) *cobra.Command {
 	}
 	flags, out := addConfigFlags(cmd), addOutputFlag(cmd)
 	from := cmd.Flags().String("from", "", "configuration of mesos-dns or DC/OS to tell about")
+	quiet := cmd.Flags().BoolP("quiet", "q", false, "print nothing but what is wrong")
 	asYAML := cmd.Flags().Bool("yaml", false, "print what differs from the defaults as a configuration file, with its secrets")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var m migration
@@ -59,9 +65,15 @@ func newCheckConfig(e env) *cobra.Command {
 			cfg, err = flags.load()
 		}
 		if err == nil {
-			err = cfg.inspect(func(err error) { fmt.Fprintln(e.stderr, "warning:", err) })
+			warn := func(err error) { fmt.Fprintln(e.stderr, "warning:", err) }
+			if err := cfg.follows(); err != nil {
+				warn(fmt.Errorf("%w, so waggle run needs flags that do", err))
+			}
+			err = cfg.inspect(warn)
 		}
 		switch {
+		case *quiet:
+			return err
 		case *asYAML && err == nil:
 			return flags.writeYAML(cmd.OutOrStdout(), cfg)
 		case *from != "" && m.Kind != "" && *out == "json":
