@@ -14,6 +14,7 @@ import (
 
 	"waggle/api"
 	"waggle/lb"
+	"waggle/model"
 )
 
 // asker is a verb's connection to the running daemon.
@@ -151,7 +152,13 @@ func newStatus(env) *cobra.Command {
 	a := newAsker(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var st api.Status
-		err := a.ask(cmd, "/v2/status", &st, func(w io.Writer) error { return statusTable(w, st, time.Now()) })
+		err := a.ask(cmd, "/v2/status", &st, func(w io.Writer) error {
+			var problems []model.Problem
+			if st.Counts.Problems > 0 {
+				_ = a.get(cmd, "/v2/problems", &problems) // what is counted is shown all the same
+			}
+			return statusTable(w, st, problems, time.Now())
+		})
 		if err == nil && !st.Ready {
 			return &exitError{exitNotReady, fmt.Errorf("not ready: %s", strings.Join(st.Reasons, "; "))}
 		}
@@ -160,16 +167,7 @@ func newStatus(env) *cobra.Command {
 	return cmd
 }
 
-func statusTable(w io.Writer, st api.Status, now time.Time) error {
-	word := paint(w, green, "ready")
-	switch {
-	case !st.Ready:
-		word = paint(w, red, "NOT READY")
-	case len(st.Reasons) == 1:
-		word = paint(w, yellow, "ready, but one thing is wrong")
-	case len(st.Reasons) > 1:
-		word = paint(w, yellow, fmt.Sprintf("ready, but %d things are wrong", len(st.Reasons)))
-	}
+func statusTable(w io.Writer, st api.Status, problems []model.Problem, now time.Time) error {
 	source := "not connected"
 	if st.Source.Connected {
 		source = "following " + st.Source.Leader
@@ -178,7 +176,7 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 		source += fmt.Sprintf(", last change %s ago", now.Sub(st.Source.Published).Round(time.Second))
 	}
 	lines := [][2]string{
-		{"waggle " + st.Version, word},
+		{"waggle " + st.Version, verdict(w, st)},
 		{"scheduler", source},
 		{"balancer", st.Balancer.Kind + " (" + st.Balancer.Chosen + ")"},
 		{"DNS", strings.Join(st.DNS, ", ")},
@@ -203,9 +201,10 @@ func statusTable(w io.Writer, st api.Status, now time.Time) error {
 	if f := st.Source.Files; f != nil {
 		lines = slices.Insert(lines, 2, [2]string{"files", fmt.Sprintf("%d, read %s ago", f.Files, now.Sub(f.Read).Round(time.Second))})
 	}
+	lines = append(lines, problemLines(problems)...)
 	lines = append(lines, balancerLines(st.Balancer)...)
 	for _, r := range st.Reasons {
-		lines = append(lines, [2]string{"!", paint(w, red, r)})
+		lines = append(lines, [2]string{"!", paint(w, red, strings.ReplaceAll(r, "\n", "; "))})
 	}
 	for _, l := range lines {
 		if _, err := fmt.Fprintf(w, "%-16s %s\n", l[0], l[1]); err != nil {
@@ -225,6 +224,51 @@ func balancerLines(b api.Balancer) (lines [][2]string) {
 	}
 	for _, e := range b.Ejected[:min(len(b.Ejected), 10)] {
 		lines = append(lines, [2]string{"", fmt.Sprintf("%s of %s/%s %s", e.Backend, e.VIP, e.Protocol, ejectionText(e.Ejection))})
+	}
+	return lines
+}
+
+// verdict is how the node is, in few words.
+func verdict(w io.Writer, st api.Status) string {
+	switch {
+	case !st.Ready:
+		return paint(w, red, "NOT READY")
+	case len(st.Reasons) == 1:
+		return paint(w, yellow, "ready, but one thing is wrong")
+	case len(st.Reasons) > 1:
+		return paint(w, yellow, fmt.Sprintf("ready, but %d things are wrong", len(st.Reasons)))
+	}
+	return paint(w, green, "ready")
+}
+
+// mostProblems is how many the status shows.
+const mostProblems = 5
+
+// problemLines are a line for each problem that there is, with how many tasks have
+// it, and what is to be asked about one of them.
+func problemLines(list []model.Problem) (lines [][2]string) {
+	tasks := map[model.Problem][]string{}
+	var kinds []model.Problem
+	for _, p := range list {
+		kind := p
+		kind.Task = ""
+		if tasks[kind] == nil {
+			kinds = append(kinds, kind)
+		}
+		tasks[kind] = append(tasks[kind], p.Task)
+	}
+	for i, k := range kinds {
+		if i == mostProblems {
+			return append(lines, [2]string{"", fmt.Sprintf("and %d more: /v2/problems", len(kinds)-i)})
+		}
+		text := fmt.Sprintf("%s %q: %s", k.Field, k.Value, k.Error)
+		if n := len(tasks[k]); n > 1 {
+			text += fmt.Sprintf(" (%d times)", n)
+		}
+		lines = append(lines, [2]string{"", text})
+		if task := tasks[k][0]; task != "" {
+			lines = append(lines, [2]string{"", "  waggle explain " + task})
+		}
 	}
 	return lines
 }

@@ -9,10 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"waggle/api"
 	"waggle/internal/testnet"
+	"waggle/model"
 )
 
 // onTerminal runs the program with a terminal as its output, and returns what a
@@ -73,5 +76,27 @@ func TestColoursAreForTerminalsOnly(t *testing.T) {
 	}
 	if text, err := os.ReadFile(out.Name()); err != nil || bytes.Contains(text, []byte("\x1b")) || !bytes.Contains(text, []byte("ready")) {
 		t.Errorf("in a file: %q %v", text, err)
+	}
+}
+
+func TestTheStatusSaysWhatIsWrongAndWhomToAsk(t *testing.T) {
+	list := []model.Problem{{Task: "web.1", Field: "VIP_0", Value: "/web:x", Error: "no port"}, {Task: "web.2", Field: "VIP_0", Value: "/web:x", Error: "no port"}}
+	for i := range 6 {
+		list = append(list, model.Problem{Task: fmt.Sprintf("job.%d", i), Field: "VIP_1", Value: fmt.Sprint(i), Error: "odd"})
+	}
+	var b strings.Builder
+	st := api.Status{Ready: true, Reasons: []string{"no master\nanswers"}, Counts: api.Counts{Problems: len(list)}}
+	if err := statusTable(&b, st, list, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"ready, but one thing is wrong\n",
+		"problems         8\n                 VIP_0 \"/web:x\": no port (2 times)\n                   waggle explain web.1\n",
+		"waggle explain job.3\n                 and 2 more: /v2/problems\n",
+		"!                no master; answers\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("it lacks %q:\n%s", want, b.String())
+		}
 	}
 }
