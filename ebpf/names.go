@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"waggle/internal/hostnet"
 	"waggle/lb"
 )
 
@@ -137,33 +137,29 @@ func lookInto(file string, addrs bool) (ns namespace, err error) {
 		return namespace{}, fmt.Errorf("open network namespace: %w", err)
 	}
 	defer f.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread is no use to others
-		done <- func() error {
-			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("enter network namespace %s: %w", file, err)
-			}
-			if ns.cookie, err = cookie(); err != nil || !addrs {
-				return err
-			}
-			all, err := net.InterfaceAddrs()
-			for range 3 { // the kernel ends a list that changes while it is read
-				if err == nil {
-					break
-				}
-				all, err = net.InterfaceAddrs()
-			}
-			for _, a := range all {
-				if ip, ok := a.(*net.IPNet); ok {
-					addr, _ := netip.AddrFromSlice(ip.IP)
-					ns.addrs = append(ns.addrs, addr.Unmap())
-				}
-			}
+	err = hostnet.OnThread(func() (err error) {
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", file, err)
+		}
+		if ns.cookie, err = cookie(); err != nil || !addrs {
 			return err
-		}()
-	}()
-	return ns, <-done
+		}
+		all, err := net.InterfaceAddrs()
+		for range 3 { // the kernel ends a list that changes while it is read
+			if err == nil {
+				break
+			}
+			all, err = net.InterfaceAddrs()
+		}
+		for _, a := range all {
+			if ip, ok := a.(*net.IPNet); ok {
+				addr, _ := netip.AddrFromSlice(ip.IP)
+				ns.addrs = append(ns.addrs, addr.Unmap())
+			}
+		}
+		return err
+	})
+	return ns, err
 }
 
 // cookie returns the cookie of the thread's network namespace (Linux 5.14).

@@ -11,45 +11,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InEverySpace runs f on a thread in each network namespace that a process is
-// in or that is mounted somewhere, once each. What fails in one does not keep f
-// from the others. A namespace that ended meanwhile is no failure.
-func InEverySpace(f func() error) error {
+// OnThread runs f on a thread of its own, which ends with f: one that has changed
+// its namespace is no use to others. It is never the process's first thread, which
+// would not end, and which /proc shows as the whole process.
+func OnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with us
-		var errs []error
-		for _, path := range spaces() {
-			errs = append(errs, enter(path, f))
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread() // meanwhile f cannot get here
+			done <- OnThread(f)
+			return
 		}
-		done <- errors.Join(errs...)
+		done <- f()
 	}()
 	return <-done
 }
 
-func enter(path string, f func() error) error {
+// InEverySpace runs f on a thread in each network namespace that a process is
+// in or that is mounted somewhere, once each. What fails in one does not keep f
+// from the others. A namespace that ended meanwhile is no failure.
+func InEverySpace(f func() error) error {
+	return OnThread(func() error {
+		var errs []error
+		done := map[string]bool{}
+		// Whoever stood for a namespace may have ended while others are in it still.
+		for range 3 {
+			missed := false
+			for id, path := range spaces() {
+				if done[id] {
+					continue
+				}
+				found, err := enter(path, id, f)
+				errs = append(errs, err)
+				done[id] = found || err != nil
+				missed = missed || !done[id]
+			}
+			if !missed {
+				break
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// enter runs f in the namespace that path leads to, and reports whether that is
+// the one with that id.
+func enter(path, id string, f func() error) (found bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			return nil
+			return false, nil
 		}
-		return fmt.Errorf("open network namespace: %w", err)
+		return false, fmt.Errorf("open network namespace: %w", err)
 	}
 	defer file.Close()
-	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter network namespace %s: %w", path, err)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return false, fmt.Errorf("look at network namespace %s: %w", path, err)
 	}
-	return f()
+	if fmt.Sprintf("net:[%d]", st.Ino) != id {
+		return false, nil
+	}
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return false, fmt.Errorf("enter network namespace %s: %w", path, err)
+	}
+	return true, f()
 }
 
-// spaces returns one path to each network namespace.
-func spaces() []string {
-	seen := map[string]bool{}
-	var out []string
+// spaces returns one path to each network namespace, by what the kernel calls it.
+func spaces() map[string]string {
+	out := map[string]string{}
 	add := func(id, path string) {
-		if strings.HasPrefix(id, "net:[") && !seen[id] {
-			seen[id] = true
-			out = append(out, path)
+		if strings.HasPrefix(id, "net:[") && out[id] == "" {
+			out[id] = path
 		}
 	}
 	// Not by filepath.Glob, which looks at each file three times.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"waggle/internal/capability"
+	"waggle/internal/hostnet"
 	"waggle/lb"
 	"waggle/model"
 	"waggle/vip"
@@ -320,17 +320,12 @@ func (s *space) read() error {
 
 // inside runs do on a thread of its own in ns.
 func inside(ns netns.NsHandle, do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// The thread ends with the goroutine, so that nothing else runs in ns.
-		runtime.LockOSThread()
-		err := netns.Set(ns)
-		if err == nil {
-			err = do()
+	return hostnet.OnThread(func() error {
+		if err := netns.Set(ns); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	return <-done
+		return do()
+	})
 }
 
 // netlinkAt opens routing netlink in ns.
