@@ -230,7 +230,7 @@ func (r *recipes) flags(s *lb.Service) (flags uint16) {
 	set(flagPeername, s.Peername && !udp) // a UDP socket remembers anyway
 	set(flagCount|flagLeast, s.Choice == lb.LeastActive && r.ends)
 	set(flagWatch, r.watch && !udp)
-	set(flagRemember, udp || flags != 0)
+	set(flagRemember, udp || s.Remember || flags != 0)
 	switch s.Affinity.By {
 	case lb.ByNamespace:
 		flags |= flagNetns

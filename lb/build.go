@@ -150,6 +150,7 @@ func live(row *vip.Service, cfg Config) *Service {
 	return &Service{
 		Frontend: row.Frontend, Backends: takers(row, cfg), Peername: cfg.Peername,
 		Choice: o.Choice, Affinity: o.Affinity, Allow: o.Allow,
+		Remember: o.Drain > 0 && slices.ContainsFunc(row.Backends, func(b vip.Backend) bool { return b.Shared }),
 	}
 }
 
@@ -202,7 +203,7 @@ func unlessNone(list []vip.Backend, fits func(vip.Backend) bool) []vip.Backend {
 // unlessEqual returns old if it says the same as s, so that a row that changed
 // in nothing that matters here (a task id, say) does not reach the kernel.
 func unlessEqual(old, s *Service) *Service {
-	if old != nil && old.Retired.IsZero() && old.Peername == s.Peername && old.Choice == s.Choice &&
+	if old != nil && old.Retired.IsZero() && old.Peername == s.Peername && old.Remember == s.Remember && old.Choice == s.Choice &&
 		old.Affinity == s.Affinity && slices.Equal(old.Allow, s.Allow) && slices.Equal(old.Backends, s.Backends) {
 		return old
 	}

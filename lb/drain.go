@@ -16,8 +16,9 @@ type Drain struct {
 	Backend  netip.AddrPort
 	Until    time.Time
 	Inner    netip.AddrPort // as Backend.Inner
-	// Shared says that the backend still belongs to another service of the
-	// same protocol, whose connections must live. It is set in Plan.Ended only.
+	// Shared says that another service of the same protocol has the backend, or
+	// drains it still, so that connections to it must live. It is set in
+	// Plan.Ended only.
 	Shared bool
 }
 
@@ -116,11 +117,17 @@ func (p *Plan) endDrains(now time.Time) {
 		}
 	}
 	p.drains = slices.DeleteFunc(slices.Clone(p.drains), over)
+	uses := func(f vip.Frontend, addr netip.AddrPort) {
+		for _, i := range ended[peer{f.Proto, addr}] {
+			p.Ended[i].Shared = p.Ended[i].Shared || f != p.Ended[i].Frontend
+		}
+	}
 	for f, row := range p.rows.All() {
 		for _, b := range row.Backends {
-			for _, i := range ended[peer{f.Proto, b.Addr}] {
-				p.Ended[i].Shared = p.Ended[i].Shared || f != p.Ended[i].Frontend
-			}
+			uses(f, b.Addr)
 		}
+	}
+	for _, d := range p.drains {
+		uses(d.Frontend, d.Backend)
 	}
 }

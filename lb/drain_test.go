@@ -62,3 +62,48 @@ func TestDrains(t *testing.T) {
 		})
 	}
 }
+
+// Row 4: while another service drains the backend longer, its connections live.
+func TestADrainSparesWhatAnotherServiceDrainsLonger(t *testing.T) {
+	b := backend(1, 1, vip.Up)
+	long := drained(2, b)
+	long.Options.Drain = time.Hour
+	p := Build(nil, table(drained(1, b), long), DefaultConfig(), at)
+	p = Build(p, table(), DefaultConfig(), at)
+	for _, step := range []struct {
+		after time.Duration
+		want  []Drain
+	}{
+		{time.Minute, []Drain{{Frontend: frontend(1), Backend: b.Addr, Until: at.Add(time.Minute), Shared: true}}},
+		{time.Hour, []Drain{{Frontend: frontend(2), Backend: b.Addr, Until: at.Add(time.Hour)}}},
+	} {
+		p = Build(p, table(), DefaultConfig(), at.Add(step.after))
+		if diff := cmp.Diff(step.want, p.Ended, compareAddrs); diff != "" {
+			t.Errorf("ended after %s (-want +got):\n%s", step.after, diff)
+		}
+	}
+}
+
+// Row 4: only where nothing else tells them apart do sockets have to remember.
+func TestSocketsRememberWhereADrainCouldNotTellThem(t *testing.T) {
+	own, shared := backend(1, 1, vip.Up), backend(2, 1, vip.Up)
+	shared.Shared = true
+	idle := &vip.Service{Frontend: frontend(1), Backends: []vip.Backend{own, shared}}
+	var p *Plan
+	for _, step := range []struct {
+		name string
+		row  *vip.Service
+		want bool
+	}{
+		{"no drain", idle, false},
+		{"a drain", drained(1, own, shared), true},
+		{"a drain of backends that are its own", drained(1, own), false},
+		{"a drain again", drained(1, own, shared), true},
+		{"no drain again", idle, false},
+	} {
+		p = Build(p, table(step.row), DefaultConfig(), at)
+		if s, _ := p.Services.Get(frontend(1)); s.Remember != step.want {
+			t.Errorf("%s: remember %v, want %v", step.name, s.Remember, step.want)
+		}
+	}
+}

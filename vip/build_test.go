@@ -391,3 +391,31 @@ func TestTheZeroTableIsThatOfAnEmptyWorld(t *testing.T) {
 		t.Errorf("built on it (-fresh +stepwise):\n%s", d)
 	}
 }
+
+// A backend is shared where the labels of its port ask for two services, whatever
+// else they say.
+func TestWhichBackendsAreShared(t *testing.T) {
+	for name, tc := range map[string]struct {
+		values []string
+		want   bool
+	}{
+		"one label":          {[]string{"/web:80"}, false},
+		"two of one service": {[]string{"/web:80", "web:80"}, false},
+		"two names":          {[]string{"/web:80", "/api:80"}, true},
+		"two ports":          {[]string{"/web:80", "/web:81"}, true},
+		"a name, an address": {[]string{"/web:80", "10.98.0.1:80"}, true},
+		"one cannot be read": {[]string{"/web:80", "/web:0"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			task := newTask("1", model.Running, []string{"9.0.0.1"}, tc.values[0])
+			for i, v := range tc.values[1:] {
+				task.Ports[0].Labels = append(task.Ports[0].Labels, model.Label{Key: fmt.Sprintf("VIP_%d", i+1), Value: v})
+			}
+			for f, s := range services(Build(nil, snapshotOf(appOf("a", task)), DefaultConfig())) {
+				if got := s.Backends[0].Shared; got != tc.want {
+					t.Errorf("backend of %s: shared %v, want %v", f.Addr, got, tc.want)
+				}
+			}
+		})
+	}
+}

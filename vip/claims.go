@@ -71,7 +71,7 @@ func (r *appReader) read(t *model.Task, found func(target, claim)) []model.Probl
 	r.problems = problems
 	for _, p := range ports {
 		for i := range p.labels {
-			if err := r.claim(t, p.Port, &p.labels[i]); err != nil {
+			if err := r.claim(t, p, &p.labels[i]); err != nil {
 				r.problems = append(r.problems, p.labels[i].problem(t.Key, err))
 			}
 		}
@@ -157,7 +157,7 @@ func (l *label) problem(t model.TaskKey, err error) model.Problem {
 }
 
 // claim makes the endpoints of p backends of the VIP that l asks for.
-func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
+func (r *appReader) claim(t *model.Task, p Port, l *label) error {
 	to := target{addr: l.addr}
 	if l.name != "" {
 		if r.folded == "" {
@@ -169,9 +169,9 @@ func (r *appReader) claim(t *model.Task, p model.Port, l *label) error {
 		return nil
 	}
 	c := claim{label: l, proto: p.Proto, backend: Backend{
-		Weight: l.weight, State: stateOf(t), Agent: t.AgentAddr, Inner: t.Inner(p), Task: t.Key,
+		Weight: l.weight, State: stateOf(t), Agent: t.AgentAddr, Inner: t.Inner(p.Port), Shared: p.shared(), Task: t.Key,
 	}}
-	endpoints := r.cfg.endpoints(t, p)
+	endpoints := r.cfg.endpoints(t, p.Port)
 	served := false
 	for _, e := range endpoints {
 		e = netip.AddrPortFrom(e.Addr().Unmap(), e.Port())

@@ -20,6 +20,14 @@ type Port struct {
 	labels []label // those that can be read
 }
 
+// shared reports whether the labels that can be read ask for more than one service.
+func (p Port) shared() bool {
+	return slices.ContainsFunc(p.labels, func(l label) bool {
+		first := p.labels[0]
+		return l.name != first.name || l.addr != first.addr || l.port != first.port
+	})
+}
+
 // Ports returns t.Ports in their order with the VIPs of their labels and of the
 // task's own vip_portN labels; those append a port, without a name, where
 // t.Ports has none with that number. Each label that cannot be read becomes a

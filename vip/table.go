@@ -37,7 +37,10 @@ type Backend struct {
 	// Inner is where Addr, a port of the agent, leads on the agent itself; zero
 	// where Addr is the task's own or that is not known.
 	Inner netip.AddrPort
-	Task  model.TaskKey
+	// Shared says that the labels of the task's port ask for another service as
+	// well, so that the far end of a connection does not tell which it was to.
+	Shared bool
+	Task   model.TaskKey
 }
 
 // Service is one row of a Table. It is immutable.

@@ -153,3 +153,33 @@ func again(t *testing.T, c net.Conn, at netip.AddrPort) {
 		t.Fatal(err)
 	}
 }
+
+// Row 4: a backend leaves one of the two services that the labels of its port ask
+// for. Its sockets of that service are told, those of the other live, though their
+// far ends are the same and neither service asks for anything that tracks them.
+func TestA03_4_SocketsOfTheServiceThatWasLeftAreTold(t *testing.T) {
+	n := newNode(t)
+	echoes, path := n.echoes(t, 2), filepath.Join(n.state, "services.yaml")
+	stays, both := echoes[0], echoes[1]
+	rest := []backendOf{{"a", "/web:80", stays, "VIP_0_DRAIN: 1s"}, {"b", "/other:80", stays, ""}}
+	rewrite(t, path, append(rest, backendOf{"c", "/other:80", both, "VIP_1: '/web:80'"})...)
+	n.start(t, n.verb("run", "--file.paths", path)...)
+	web, other := n.up(t, "web.static", 2), n.up(t, "other.static", 2)
+	told := []net.Conn{n.reach(t, web, both), n.reach(t, web, both)}
+	live := []net.Conn{n.reach(t, other, both), n.reach(t, web, stays), n.reach(t, other, stays)}
+	rewrite(t, path, append(rest, backendOf{"c", "/other:80", both, ""})...)
+	n.up(t, "web.static", 1)
+	for _, c := range told {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("%s was told %v, want ECONNABORTED", c.LocalAddr(), err)
+		}
+	}
+	for _, c := range live {
+		if err := echoed(c); err != nil {
+			t.Errorf("%s: %v", c.RemoteAddr(), err)
+		}
+	}
+}

@@ -165,7 +165,7 @@ var rows = []evidence{
 	{"A.3 1", []string{"ebpf TestA03_1_AUDPSocketIsNeverPinnedToADeadBackend", "cmd/waggle TestEachVIPHasADrainOfItsOwnForClientsEverywhere"}, ""},
 	{"A.3 2", []string{"internal/hostnet TestSocketsOfEveryNamespaceAreEnded", "cmd/waggle TestEachVIPHasADrainOfItsOwnForClientsEverywhere"}, ""},
 	{"A.3 3", []string{"cmd/waggle TestTheUnhealthyAndTheKilledAreUsedOnlyWhereAllAre", "cmd/waggle TestADrainEndsConnectionsOfItsServiceOnly"}, ""},
-	{"A.3 4", []string{"cmd/waggle TestADrainEndsConnectionsOfItsServiceOnly", "lb TestDrains"}, ""},
+	{"A.3 4", []string{"cmd/waggle TestA03_4_SocketsOfTheServiceThatWasLeftAreTold", "cmd/waggle TestADrainEndsConnectionsOfItsServiceOnly", "ebpf TestOnlySocketsOfTheServiceWhoseDrainEndedAreTold", "lb TestDrains"}, "two services that come by one address from different tasks: decision 36"},
 	{"A.3 5", []string{"ebpf TestA03_5_APartialPictureTakesNoBackendAway", "cmd/waggle TestARestartWithoutASchedulerServesWhatRan"}, ""},
 	{"A.3 6", []string{"ebpf TestA03_6_ADaemonThatDiesAnywhereLosesNothing", "cmd/waggle TestAKilledDaemonLeavesConnectionsWorking"}, ""},
 	{"A.3 7", []string{"ebpf TestA03_7_ADyingOrNamespacedCgroupIsNotedNotBelieved", "ebpf TestA03_7_TheSelfTestFindsOutThatNothingIsBalanced"}, ""},

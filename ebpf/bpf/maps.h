@@ -38,7 +38,8 @@ struct service {
 	__u32 spare[3];
 };
 
-#define FLAG_REMEMBER 1  // sockets remember where they went: UDP, and TCP with one of the next three
+#define FLAG_REMEMBER 1  // sockets remember where they went: UDP, and TCP with one of the next
+                         // three or where a drain must know its sockets from another service's
 #define FLAG_PEERNAME 2  // getpeername shows the VIP
 #define FLAG_COUNT 4     // count open sockets
 #define FLAG_WATCH 8     // note failed connects and how long others take
