@@ -174,7 +174,7 @@ var rows = []evidence{
 	{"A.3 10", []string{"ebpf TestA03_10_NoEntryLeaks"}, ""},
 	{"A.3 11", []string{"cmd/waggle TestVIPsArePresent", "internal/hostnet TestLocalPrefixesAnswerAndRefuse"}, ""},
 	{"A.3 12", nil, "of packets: a socket that was rewritten talks to its backend, and PTB and fragments are the kernel's own"},
-	{"A.3 13", []string{"ebpf TestGetpeernameShowsTheVIPWhereAsked"}, "what the kernel's own clients see; no NFS or Ceph is in this kernel to mount (decision 22)"},
+	{"A.3 13", []string{"ebpf TestA03_13_AClientInTheKernelFollowsTheVIP", "ebpf TestGetpeernameShowsTheVIPWhereAsked"}, "NFS in the machine of internal/vmtest; a Ceph cluster is not run (decision 22)"},
 	{"A.3 14", []string{"ebpf TestA03_14_WhoIsOutsideTheCgroupIsLeftAlone", "ebpf TestA03_14_ExcludedClientsAreLeftAlone", "ebpf TestA03_14_ExclusionsAreKept", "cmd/waggle TestA03_14_WhoIsExcludedIsLeftAlone"}, ""},
 	{"A.3 15", []string{"cmd/waggle TestA03_15_OnePortToTwoVIPsWithOneBackendIsToldAtOnce"}, ""},
 	{"A.3 16", []string{"cmd/waggle TestA03_16_AReusedPortNeitherStallsNorSticks"}, ""},

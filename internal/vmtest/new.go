@@ -14,6 +14,7 @@ var modules = []string{
 	"ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh",
 	"veth", "dummy", "bridge", "nf_tables", "nft_chain_nat", "nft_nat", "nft_numgen", "nft_ct", "nft_masq", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fib", "nf_conntrack_netlink",
 	"cls_bpf", "sch_ingress", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "ipv6", "xt_nat", "ip_tables", "iptable_nat",
+	"nfsv4",
 }
 
 // New returns a machine with the newest kernel of this Debian and the modules
