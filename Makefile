@@ -45,7 +45,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
-	$(GO) vet -tags vmtest ./lb/ipvs ./cmd/waggle ./bench
+	$(GO) vet -tags vmtest ./ebpf ./lb/ipvs ./cmd/waggle ./bench
 	$(GO) tool staticcheck ./...
 
 # check is what a change must pass before it is pushed.

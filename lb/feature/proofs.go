@@ -37,6 +37,7 @@ func features() []feature {
 		{"affinity of each cgroup by itself", ebpf, cgroupAffinity},
 		{"the less busy backend", all, leastActive},
 		{"only for some clients", ebpf, allow},
+		{"some clients left alone", ebpf, exclude},
 		{"getpeername shows the VIP where asked", all, peername},
 		{"connections outlive a drain's begin", all, drain},
 		{"the end of a drain ends them", all, drainEnd},
@@ -252,6 +253,17 @@ func allow(w *world) error {
 	}
 	_, denied := w.ask(w.node, other.Addr)
 	return errors.Join(w.reaches(vip4, b), disagree(errors.Is(denied, unix.EPERM), "who is not allowed: %v", denied))
+}
+
+func exclude(w *world) error {
+	b := w.backend(awayAddr.Addr())
+	w.cfg.Exclude = []lb.Client{{Namespace: w.node.File(w)}}
+	if err := w.serve(vip4, 0, vip.Options{}, b); err != nil {
+		return err
+	}
+	balanced := w.reaches(vip4, b) == nil
+	w.cfg.Exclude = nil
+	return errors.Join(disagree(!balanced, "it is balanced"), w.serve(vip4, 0, vip.Options{}, b), w.reaches(vip4, b))
 }
 
 func peername(w *world) error {
