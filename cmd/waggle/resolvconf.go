@@ -17,7 +17,7 @@ func newResolvConf(env) *cobra.Command {
 		Use:   "resolv-conf",
 		Short: "Print the commands that make this machine ask waggle for names",
 		Long: "Print a shell script that makes this machine's programs ask waggle for names, or with --undo one that takes\n" +
-			"it back, for whatever manages /etc/resolv.conf here: systemd-resolved, resolvconf, or nobody. It changes nothing itself.",
+			"it back, for whatever manages /etc/resolv.conf here: systemd-resolved, resolvconf, openresolv, or nobody. It changes nothing itself.",
 		Example: "  waggle resolv-conf            # look at it\n  waggle resolv-conf | sh       # do it\n  waggle resolv-conf --undo | sh",
 		Args:    usageArgs(cobra.NoArgs),
 	}
@@ -33,7 +33,7 @@ func newResolvConf(env) *cobra.Command {
 			return &exitError{exitUsage, err}
 		}
 		target, _ := os.Readlink(hostnet.ResolvConf) // a file is no link
-		_, err = os.Stat("/sbin/resolvconf")
+		_, err = os.Stat("/etc/resolvconf.conf")
 		kind := whoManages(target, err == nil)
 		steps := kind.do
 		if *undo {
@@ -66,8 +66,9 @@ type resolvManager struct {
 	do, undo string // shell commands
 }
 
-// whoManages says what keeps /etc/resolv.conf, by what it is a link to.
-func whoManages(link string, resolvconf bool) resolvManager {
+// whoManages says what keeps /etc/resolv.conf, by what it is a link to, if it is
+// one, and whether openresolv is configured.
+func whoManages(link string, openresolv bool) resolvManager {
 	switch {
 	case strings.Contains(link, "systemd/resolve"):
 		return resolvManager{
@@ -77,11 +78,19 @@ func whoManages(link string, resolvconf bool) resolvManager {
 				"systemctl restart systemd-resolved\n",
 			undo: "rm -f /etc/systemd/resolved.conf.d/waggle.conf\nsystemctl restart systemd-resolved\n",
 		}
-	case resolvconf:
+	case strings.Contains(link, "resolvconf/resolv.conf"):
+		// As an interface (-a) it would be forgotten at the next boot, and the list
+		// would end with it: a loopback address is the last one by default.
 		return resolvManager{
-			about: "resolvconf: lo comes first in its order of interfaces.",
-			do:    "echo 'nameserver SERVER' | resolvconf -a lo.waggle\n",
-			undo:  "resolvconf -d lo.waggle\n",
+			about: "resolvconf: waggle comes first, and who was there is asked while it is away.",
+			do:    "echo 'nameserver SERVER' >>/etc/resolvconf/resolv.conf.d/head\nresolvconf -u\n",
+			undo:  "sed -i '/^nameserver SERVER$/d' /etc/resolvconf/resolv.conf.d/head\nresolvconf -u\n",
+		}
+	case openresolv && link == "":
+		return resolvManager{
+			about: "openresolv: waggle comes first, and who was there is asked while it is away.",
+			do:    "echo 'name_servers=SERVER resolv_conf_local_only=NO' >>/etc/resolvconf.conf\nresolvconf -u\n",
+			undo:  "sed -i '/^name_servers=SERVER resolv_conf_local_only=NO$/d' /etc/resolvconf.conf\nresolvconf -u\n",
 		}
 	case link != "":
 		return resolvManager{

@@ -15,7 +15,6 @@ func TestThePlainWayToAskWaggleAndBack(t *testing.T) {
 	script := `set -e
 mount -t tmpfs tmpfs /etc
 printf 'search corp\nnameserver 10.0.0.2\nnameserver 127.0.0.1\n' >/etc/resolv.conf
-PATH=/usr/bin:/bin # without resolvconf
 "$0" resolv-conf --dns.listen 127.0.0.1:53 | sh -e
 cat /etc/resolv.conf
 "$0" resolv-conf --undo | sh -e
@@ -32,15 +31,16 @@ ls /etc`
 func TestWhoManagesResolvConf(t *testing.T) {
 	for _, tt := range []struct {
 		link       string
-		resolvconf bool
+		openresolv bool
 		do, undo   string
 	}{
 		{"../run/systemd/resolve/stub-resolv.conf", true, "resolved.conf.d/waggle.conf", "rm -f /etc/systemd/resolved.conf.d/waggle.conf"},
-		{"/run/resolvconf/resolv.conf", true, "resolvconf -a lo.waggle", "resolvconf -d lo.waggle"},
-		{"/run/NetworkManager/resolv.conf", false, "", ""},
+		{"../run/resolvconf/resolv.conf", true, "resolv.conf.d/head\nresolvconf -u", "/d' /etc/resolvconf/resolv.conf.d/head"},
+		{"", true, "resolv_conf_local_only=NO", "/d' /etc/resolvconf.conf"},
+		{"/run/NetworkManager/resolv.conf", true, "", ""},
 		{"", false, "before-waggle", "mv /etc/resolv.conf.before-waggle"},
 	} {
-		m := whoManages(tt.link, tt.resolvconf)
+		m := whoManages(tt.link, tt.openresolv)
 		if !strings.Contains(m.do, tt.do) || !strings.Contains(m.undo, tt.undo) || (tt.do == "") != (m.do == "") {
 			t.Errorf("%s: %+v", tt.link, m)
 		}
