@@ -114,11 +114,17 @@ func (n *Namespace) File(tb testing.TB) string {
 }
 
 // onThread runs f on an OS thread of its own, which ends with f: a thread that
-// has changed its namespace must never run other goroutines.
+// has changed its namespace must never run other goroutines. It is never the
+// process's first thread, whose namespaces /proc shows as the process's.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlock
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread() // meanwhile f cannot get here
+			done <- onThread(f)
+			return
+		}
 		err := errors.New("ended by runtime.Goexit: Fatal is for the test's own goroutine")
 		defer func() { done <- err }()
 		err = f()
