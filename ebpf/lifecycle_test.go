@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"waggle/internal/hostnet"
 	"waggle/internal/testnet"
 	"waggle/lb"
 )
@@ -331,17 +331,6 @@ func TestTheCgroupMayChangeOrGo(t *testing.T) {
 	}
 }
 
-// onThread runs f on a thread that ends with it, so that f may change what no
-// other test must see.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
-}
-
 func TestWithoutPrivilegesItIsNotSupported(t *testing.T) {
 	b := newBed(t)
 	opened := b.open(t)
@@ -356,7 +345,7 @@ func TestWithoutPrivilegesItIsNotSupported(t *testing.T) {
 		"with a bpf file system still to make": {PinDir: elsewhere, Cgroup: "/"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := onThread(func() error {
+			err := hostnet.OnThread(func() error {
 				const nobody = 65534
 				// Not unix.Setresuid, which changes every thread.
 				if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); e != 0 {
@@ -404,7 +393,7 @@ func TestWhatIsNotMountedIsMounted(t *testing.T) {
 	testnet.Enter(t, cgroup)
 	closed := service("11.255.255.253:80", to)
 	closed.Allow = []lb.Client{{Cgroup: strings.TrimPrefix(cgroup, root)}}
-	err = onThread(func() error {
+	err = hostnet.OnThread(func() error {
 		if err := ownMounts(); err != nil {
 			return err
 		}
@@ -467,7 +456,7 @@ func ownMounts() error {
 func TestARootThatIsOnlyANamespacesIsRefused(t *testing.T) {
 	b := newBed(t)
 	b.cfg.Cgroup = ""
-	err := onThread(func() error {
+	err := hostnet.OnThread(func() error {
 		if err := ownMounts(); err != nil {
 			return err
 		}

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"waggle/api"
+	"waggle/internal/hostnet"
 	"waggle/lb"
 	"waggle/model"
 	"waggle/vip"
@@ -121,16 +121,12 @@ func connectThrough(plane lb.Dataplane) error {
 
 // apart runs f on a thread of its own, with mounts of its own.
 func apart(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread ends with us
-		err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
-		if err == nil {
-			err = f()
+	return hostnet.OnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	return <-done
+		return f()
+	})
 }
 
 func set(path, value string) error { return os.WriteFile(path, []byte(value), 0) }
