@@ -29,8 +29,11 @@ const (
 	// is balanced, as a container would.
 	probeCgroup = "waggle-selftest"
 	probeEvery  = time.Minute
-	probeFirst  = time.Second // while there is nothing to test yet
-	probeLimit  = 10 * time.Second
+	probeFirst  = time.Second // while there is nothing to test yet, and between tries
+	// probeTries is how often in a row it must fail to count: until a Snapshot that
+	// is whole has come, the listener of the daemon before is a backend too.
+	probeTries = 5
+	probeLimit = 10 * time.Second
 )
 
 // errNotYet says that there is no Plan in the kernel yet.
@@ -102,6 +105,7 @@ func (d *Dataplane) Run(ctx context.Context) error {
 	}
 	wait := time.NewTimer(probeFirst)
 	defer wait.Stop()
+	failed := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -110,6 +114,13 @@ func (d *Dataplane) Run(ctx context.Context) error {
 		}
 		err := d.selfTest(ctx)
 		if errors.Is(err, errNotYet) {
+			wait.Reset(probeFirst)
+			continue
+		}
+		if failed++; err == nil {
+			failed = 0
+		}
+		if failed > 0 && failed < probeTries {
 			wait.Reset(probeFirst)
 			continue
 		}
