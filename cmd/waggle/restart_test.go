@@ -225,3 +225,24 @@ func TestADaemonKilledDuringADrainEndsItAfterwards(t *testing.T) {
 		t.Errorf("%s: %v", lives.RemoteAddr(), err)
 	}
 }
+
+// TestTheFirstAnswerAfterARestartIsFromTheDisk asks all the time while a daemon
+// starts that has a picture on disk: what it says first is what it knew.
+func TestTheFirstAnswerAfterARestartIsFromTheDisk(t *testing.T) {
+	n := newNode(t)
+	var master *mesostest.Master
+	n.Must(t, func() error { master = mesostest.Serve(n.picture(80, "web")); return nil })
+	t.Cleanup(master.Close)
+	args := n.verb("run", "--mesos.masters", master.Addr().String(), "--state.dir", filepath.Join(n.state, "kept"))
+	daemon := n.start(t, args...)
+	n.up(t, "web.marathon", 1)
+	daemon.stop(t, syscall.SIGTERM)
+	n.start(t, args...)
+	eventually(t, "an answer", func() bool {
+		r, err := n.asked(n.client, new(dns.Msg).SetQuestion("web.marathon.mesos.", dns.TypeA), 10*time.Second)
+		if err == nil && (r.Rcode != dns.RcodeSuccess || len(r.Answer) != 1) {
+			t.Fatalf("the first answer is %v", r)
+		}
+		return err == nil
+	})
+}

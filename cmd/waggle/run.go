@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -182,7 +183,7 @@ func ownServer(listen []netip.AddrPort) func(netip.AddrPort) bool {
 func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.agent.Run(ctx) })
-	g.Go(func() error { return d.dns.Run(ctx) })
+	g.Go(func() error { d.awaitPicture(ctx); return d.dns.Run(ctx) })
 	g.Go(func() error { return d.http.Run(ctx) })
 	if d.forward != nil {
 		g.Go(func() error { return d.forward.Run(ctx) })
@@ -193,6 +194,29 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.log.Info("running", zap.Stringers("dns", d.dns.Addrs()), zap.Stringers("http", d.http.Addrs()))
 	return errors.Join(g.Wait(), d.addrs.close(), d.close())
+}
+
+// pictureWait is how long the picture on the disk may take to be served, before
+// DNS answers without.
+const pictureWait = 5 * time.Second
+
+// awaitPicture waits until what is on the disk, if there is anything, is served: a
+// query that has waited in its socket for this daemon is not to hear that there is
+// no picture yet.
+func (d *daemon) awaitPicture(ctx context.Context) {
+	if !d.kept.OnDisk() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, pictureWait)
+	defer cancel()
+	next := d.agent.Turned()
+	if d.agent.State() != nil {
+		return
+	}
+	select {
+	case <-next:
+	case <-ctx.Done():
+	}
 }
 
 func (d *daemon) close() error {

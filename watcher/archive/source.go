@@ -75,6 +75,15 @@ func (s *Source) Status() Status {
 	return s.status
 }
 
+// OnDisk reports whether there is something on disk, which Run publishes first.
+func (s *Source) OnDisk() bool {
+	if s.cfg.Dir == "" {
+		return false
+	}
+	_, err := os.Stat(s.path())
+	return err == nil
+}
+
 func (s *Source) note(f func(*Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
