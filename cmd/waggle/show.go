@@ -176,7 +176,7 @@ func statusTable(w io.Writer, st api.Status, problems []model.Problem, now time.
 		source += fmt.Sprintf(", last change %s ago", now.Sub(st.Source.Published).Round(time.Second))
 	}
 	lines := [][2]string{
-		{"waggle " + st.Version, verdict(w, st)},
+		{"waggle", verdict(w, st) + ", version " + st.Version},
 		{"scheduler", source},
 		{"balancer", st.Balancer.Kind + " (" + st.Balancer.Chosen + ")"},
 		{"DNS", strings.Join(st.DNS, ", ")},

@@ -85,12 +85,12 @@ func TestTheStatusSaysWhatIsWrongAndWhomToAsk(t *testing.T) {
 		list = append(list, model.Problem{Task: fmt.Sprintf("job.%d", i), Field: "VIP_1", Value: fmt.Sprint(i), Error: "odd"})
 	}
 	var b strings.Builder
-	st := api.Status{Ready: true, Reasons: []string{"no master\nanswers"}, Counts: api.Counts{Problems: len(list)}}
+	st := api.Status{Version: "1", Ready: true, Reasons: []string{"no master\nanswers"}, Counts: api.Counts{Problems: len(list)}}
 	if err := statusTable(&b, st, list, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"ready, but one thing is wrong\n",
+		"waggle           ready, but one thing is wrong, version 1\n",
 		"problems         8\n                 VIP_0 \"/web:x\": no port (2 times)\n                   waggle explain web.1\n",
 		"waggle explain job.3\n                 and 2 more: /v2/problems\n",
 		"!                no master; answers\n",
