@@ -35,7 +35,7 @@ func TestWhatIsWrongWithForwardingIsSaidByKey(t *testing.T) {
 		{"upstreams", "127.0.0.1:53", "is this server itself"},
 		{"zones", "corp.example", "is not zone=upstream"},
 	} {
-		code, _, errs := verb(t, "check-config", "--dns.forward."+c.key, c.value)
+		code, _, errs := verb(t, "check-config", "--mesos.masters", "127.0.0.1:5050", "--dns.forward."+c.key, c.value)
 		if c.want == "" && (code != 0 || errs != "") || c.want != "" && (code != exitFailed || !strings.Contains(errs, "dns.forward."+c.key+": ") || !strings.Contains(errs, c.want)) {
 			t.Errorf("%s %s: exit %d: %s", c.key, c.value, code, errs)
 		}

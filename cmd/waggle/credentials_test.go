@@ -39,7 +39,7 @@ func TestTheFilesOfCredentialsAreChecked(t *testing.T) {
 		args []string
 		want string // what is said; empty for nothing
 	}{
-		"all is well":               {flags("tls.ca_file", ca.File, "tls.cert_file", path("cert"), "tls.key_file", path("key"), "auth.service_account_file", account, "https", "true"), ""},
+		"all is well":               {flags("masters", "https://10.0.0.1:5050", "tls.ca_file", ca.File, "tls.cert_file", path("cert"), "tls.key_file", path("key"), "auth.service_account_file", account, "https", "true"), ""},
 		"no such authority":         {flags("tls.ca_file", path("none")), "mesos.tls.ca_file: " + path("none") + ": no such file or directory"},
 		"no PEM":                    {flags("tls.ca_file", rubbish), "mesos.tls.ca_file: " + rubbish + ": has no certificate in PEM"},
 		"a folder":                  {flags("tls.ca_file", dir), "mesos.tls.ca_file: " + dir + ": is not a regular file"},
@@ -116,7 +116,7 @@ func TestUnwiseCredentialsAreWarnedOf(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a token that all may read": {[]string{"--mesos.auth.token_file", open}, "warning: mesos.auth.token_file: " + open + ": can be read by others: its mode is 0644\n"},
+		"a token that all may read": {[]string{"--mesos.auth.token_file", open, "--mesos.masters", "127.0.0.1:5050"}, "warning: mesos.auth.token_file: " + open + ": can be read by others: its mode is 0644\n"},
 		"a token in clear":          {[]string{"--mesos.auth.token_file", closed, "--mesos.masters", "10.0.0.1:5050"}, "warning: mesos.auth: credentials go to 10.0.0.1:5050 unencrypted\n"},
 		"a token in clear, elected": {[]string{"--mesos.auth.token_file", closed, "--mesos.zk", "zk://10.0.0.1/m"}, "warning: mesos.auth: credentials go to masters found in ZooKeeper unencrypted\n"},
 		"a token to anybody": {[]string{"--mesos.auth.token_file", closed, "--mesos.zk", "zk://10.0.0.1/m", "--mesos.https", "--mesos.tls.verify=false"},
