@@ -20,7 +20,9 @@ func (d *daemon) status(s *agent.State) api.Status {
 	st.Balancer = api.Balancer{Kind: d.kind, Chosen: d.chosen}
 	if d.plane == nil {
 		st.Balancer.Error = d.noLB.Error()
-		st.Reasons = append(st.Reasons, "no balancing: "+st.Balancer.Error)
+		if d.cfg.LB.Backend != "none" { // as it was wanted
+			st.Reasons = append(st.Reasons, "no balancing: "+st.Balancer.Error)
+		}
 	}
 	d.balancerStatus(&st)
 	if s != nil {

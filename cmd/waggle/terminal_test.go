@@ -56,6 +56,9 @@ func TestColoursAreForTerminalsOnly(t *testing.T) {
 	n := newNode(t)
 	n.forwarding(t)
 	status := []string{"status", "--socket", n.socket()}
+	if st := n.status(t); st.Balancer.Kind != "none" || strings.Contains(strings.Join(st.Reasons, " "), "balancing") {
+		t.Errorf("no balancing, as it is wanted, is taken for wrong: %q", st.Reasons)
+	}
 	if got := onTerminal(t, "", status...); !strings.Contains(got, green+"ready"+plain) && !strings.Contains(got, yellow+"ready, but") {
 		t.Errorf("on a terminal: %q", got)
 	}
