@@ -67,7 +67,7 @@ func build(prev *Zone, snap *model.Snapshot, table *vip.Table, first bool) *Zone
 		index = index.WithDomains(z.layout.domainsAt(z.serial))
 	}
 	z.index = index
-	z.layout.idle.Store(b)
+	z.layout.keep(b)
 	return z
 }
 
@@ -122,6 +122,14 @@ func (l *layout) builder(index *wire.Index) *builder {
 	}
 	b.edit.Reset(index)
 	return b
+}
+
+// keep has the next change use b again, unless that grew large.
+func (l *layout) keep(b *builder) {
+	const ofSomeTasks = 1024
+	if cap(b.gone) <= ofSomeTasks && cap(b.come) <= ofSomeTasks {
+		l.idle.Store(b)
+	}
 }
 
 // note collects what made says, to be given n times; a negative n takes it

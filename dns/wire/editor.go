@@ -63,11 +63,11 @@ func (x *Index) Edit() *Editor {
 }
 
 // Reset makes an Editor that is done, or the zero Editor, start a change of x. It
-// keeps its room, unless that is more than a change of a few tasks needs.
+// keeps its room.
 func (e *Editor) Reset(x *Index) {
-	const octets, changes = 32 << 10, 512 // of some eight tasks
-	if cap(e.arena) < 1 || cap(e.arena) > octets || cap(e.changes) > changes {
-		*e = Editor{arena: make([]byte, 0, octets/8), changes: make([]change, 0, changes/8)}
+	const octets, changes = 4096, 64 // of one task
+	if e.arena == nil {
+		e.arena, e.changes = make([]byte, 0, octets), make([]change, 0, changes)
 	}
 	e.x, e.changed = x, false
 }
@@ -160,8 +160,13 @@ func (e *Editor) data(c *change) []byte { return e.arena[c.data : c.data+uint32(
 // that was to be edited. The Editor is done, and can be Reset.
 func (e *Editor) Index() (x *Index, changed bool) {
 	e.apply()
-	x, e.x = e.x, nil
-	return x, e.changed
+	x, changed = e.x, e.changed
+	const octets, changes = 32 << 10, 512 // of some eight tasks
+	if cap(e.arena) > octets || cap(e.changes) > changes {
+		*e = Editor{} // what many changes took is not kept for few
+	}
+	e.x = nil
+	return x, changed
 }
 
 // apply works in what was collected.
