@@ -189,10 +189,14 @@ func TestEjectorWalk(t *testing.T) {
 	}
 }
 
-// misbehave counts on, and returns those backends that failed or were slow just now.
+// misbehave counts on, and returns those backends that failed just now, or were
+// slow when they were last connected to: they may be judged later, for want of
+// others to compare with.
 func misbehave(r *rand.Rand, counted map[vip.Frontend][]BackendStats, out *Ejections) map[place]bool {
 	bad := map[place]bool{}
-	for f, list := range counted {
+	for number := range len(counted) { // in order, so that a seed is one walk
+		f := frontend(number + 1)
+		list := counted[f]
 		for i := range list {
 			s := &list[i]
 			if out.has(f, s.Addr) {
@@ -210,6 +214,8 @@ func misbehave(r *rand.Rand, counted map[vip.Frontend][]BackendStats, out *Eject
 				bad[place{f, s.Addr}] = true
 			case 1, 2:
 				s.Latency = time.Duration(100+r.IntN(900)) * time.Millisecond
+			}
+			if s.Latency >= 100*time.Millisecond {
 				bad[place{f, s.Addr}] = true
 			}
 		}
