@@ -1,4 +1,4 @@
-package hostnet
+package hostnet_test
 
 import (
 	"fmt"

@@ -11,19 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errEnded is what OnThread returns of a function that ends its goroutine.
+var errEnded = errors.New("ended by runtime.Goexit: a test's Fatal is for the test's own goroutine")
+
 // OnThread runs f on a thread of its own, which ends with f: one that has changed
 // its namespace is no use to others. It is never the process's first thread, which
-// would not end, and which /proc shows as the whole process.
+// would not end, and which /proc shows as the whole process. A f that ends its
+// goroutine is an error.
 func OnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread()
+		runtime.LockOSThread() // and never unlock
 		if unix.Gettid() == unix.Getpid() {
 			defer runtime.UnlockOSThread() // meanwhile f cannot get here
 			done <- OnThread(f)
 			return
 		}
-		done <- f()
+		err := errEnded
+		defer func() { done <- err }()
+		err = f()
 	}()
 	return <-done
 }

@@ -1,4 +1,4 @@
-package hostnet
+package hostnet_test
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"waggle/internal/hostnet"
 	"waggle/internal/testnet"
 )
 
@@ -22,7 +23,7 @@ func visitSpaces() error {
 	}
 	for pass := range 20 {
 		found := 0
-		err := InEverySpace(func() error {
+		err := hostnet.InEverySpace(func() error {
 			if at, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || at != own {
 				return err
 			}

@@ -5,14 +5,12 @@ package testnet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"waggle/internal/hostnet"
 )
 
 // NoSkip names the environment variable that, when set, turns every skip of
@@ -56,7 +56,7 @@ func New(tb testing.TB) *Namespace {
 	tb.Helper()
 	NeedRoot(tb)
 	n := &Namespace{handle: netns.None()}
-	err := onThread(func() (err error) {
+	err := hostnet.OnThread(func() (err error) {
 		if n.handle, err = netns.New(); err != nil {
 			return fmt.Errorf("make network namespace: %w", err)
 		}
@@ -80,7 +80,7 @@ func New(tb testing.TB) *Namespace {
 // Do runs f on a thread inside the namespace. Sockets that f makes stay in the
 // namespace wherever they are used; goroutines that f starts do not.
 func (n *Namespace) Do(f func() error) error {
-	return onThread(func() error {
+	return hostnet.OnThread(func() error {
 		if err := netns.Set(n.handle); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
@@ -111,25 +111,6 @@ func (n *Namespace) File(tb testing.TB) string {
 		}
 	})
 	return path
-}
-
-// onThread runs f on an OS thread of its own, which ends with f: a thread that
-// has changed its namespace must never run other goroutines. It is never the
-// process's first thread, whose namespaces /proc shows as the process's.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlock
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread() // meanwhile f cannot get here
-			done <- onThread(f)
-			return
-		}
-		err := errors.New("ended by runtime.Goexit: Fatal is for the test's own goroutine")
-		defer func() { done <- err }()
-		err = f()
-	}()
-	return <-done
 }
 
 // Link connects two namespaces by a veth pair and gives each end an address,
