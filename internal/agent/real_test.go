@@ -26,7 +26,7 @@ func startReal(t *testing.T, cfg Config) (*harness, *testnet.Namespace, string) 
 	t.Helper()
 	ns, cgroup := testnet.New(t), testnet.Cgroup(t)
 	testnet.Enter(t, cgroup)
-	inhabit(t, ns)
+	ns.Inhabit(t)
 	kernel := ebpf.DefaultConfig()
 	kernel.PinDir, kernel.Cgroup = testnet.PinDir(t), cgroup
 	plane, err := ebpf.Open(kernel, zap.NewNop(), nil)
@@ -49,18 +49,6 @@ func startReal(t *testing.T, cfg Config) (*harness, *testnet.Namespace, string) 
 		}
 	})
 	return h, ns, kernel.PinDir
-}
-
-// inhabit keeps a process in a namespace, as a container does.
-func inhabit(t *testing.T, ns *testnet.Namespace) {
-	t.Helper()
-	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Must(t, cmd.Start)
-	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 }
 
 // eventually tries until it works, for a minute, and returns how long that took.

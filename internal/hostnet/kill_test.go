@@ -16,17 +16,11 @@ import (
 	"waggle/model"
 )
 
-// inhabited is a namespace with a process in it, as a container's is.
+// inhabited is a namespace with a process in it.
 func inhabited(t testing.TB) *testnet.Namespace {
 	t.Helper()
 	ns := testnet.New(t)
-	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Must(t, cmd.Start)
-	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	ns.Inhabit(t)
 	return ns
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -195,6 +196,19 @@ func setUp(name string, addr netip.Prefix) error {
 func (n *Namespace) Default(tb testing.TB, gateway netip.Addr) {
 	tb.Helper()
 	n.Must(tb, func() error { return netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}) })
+}
+
+// Inhabit keeps a process in the namespace until the test ends, as a container's
+// is.
+func (n *Namespace) Inhabit(tb testing.TB) {
+	tb.Helper()
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n.Must(tb, cmd.Start)
+	tb.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 }
 
 // Echo serves TCP on addr inside the namespace until the test ends: it sends
