@@ -122,6 +122,9 @@ func cgroupID(f *os.File) (uint64, error) {
 	return st.Ino, nil
 }
 
+// openPath is a path to what f has open, which may be mounted nowhere.
+func openPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
 // attach makes h's program the one that runs in cgroup, and the link to it
 // outlive us. A pinned link, ours or one that an older layout of the maps left,
 // gets the new program in one step, so that no connection goes without. The
@@ -148,9 +151,7 @@ func (p *pins) attach(h hook, program *ebpf.Program, cgroup *os.File) (link.Link
 		}
 		return old, nil
 	}
-	// A descriptor has no path that AttachCgroup could open, except this one.
-	path := fmt.Sprintf("/proc/self/fd/%d", cgroup.Fd())
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: path, Attach: h.at, Program: program})
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: openPath(cgroup), Attach: h.at, Program: program})
 	if err != nil {
 		return old, explain("attach program "+h.name, err)
 	}

@@ -119,7 +119,7 @@ func (d *Dataplane) prepare(cfg Config) (err error) {
 		udp:   d.objs.has(bpfProgSendmsg4, bpfProgSendmsg6, bpfProgRecvmsg4, bpfProgRecvmsg6),
 		watch: cfg.Watch && d.objs.has(bpfProgWatch),
 		ends:  d.objs.has(bpfProgSockRelease),
-		names: newNames(fmt.Sprintf("/proc/self/fd/%d", d.cgroup.Fd())), // it may be mounted nowhere
+		names: newNames(openPath(d.cgroup)),
 	}
 	d.v4 = &family[bpfVip4Key]{format: newFormat4(), services: d.services, recipes: d.recipes, vips: d.objs.Vip4}
 	d.v6 = &family[bpfVip6Key]{format: newFormat6(), services: d.services, recipes: d.recipes, vips: d.objs.Vip6}

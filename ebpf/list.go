@@ -119,11 +119,6 @@ func newFormat6() format[bpfVip6Key] {
 // as ::ffff:a.b.c.d, and back.
 
 func words(a netip.Addr) (w [4]uint32) {
-	if a.Is4() {
-		b := a.As4()
-		w[2], w[3] = mappedWord(), binary.NativeEndian.Uint32(b[:])
-		return w
-	}
 	b := a.As16()
 	for i := range w {
 		w[i] = binary.NativeEndian.Uint32(b[4*i:])

@@ -196,7 +196,7 @@ func JoinProbe() error {
 // its path: below the cgroup that is balanced or, where we may not make one, which
 // takes CAP_DAC_OVERRIDE at the root, below our own.
 func (d *Dataplane) makeProbeCgroup() (string, error) {
-	balanced := fmt.Sprintf("/proc/self/fd/%d", d.cgroup.Fd()) // it may be mounted nowhere
+	balanced := openPath(d.cgroup)
 	path := filepath.Join(balanced, probeCgroup)
 	err := os.Mkdir(path, 0o755)
 	if errors.Is(err, fs.ErrPermission) {
