@@ -14,31 +14,16 @@ import (
 // echoing is an upstream that has one address for every name, and costs little.
 func echoing(b *testing.B) netip.AddrPort {
 	b.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			end, ok := spelledName(buf[:n], headerSize)
-			if !ok {
-				continue
-			}
-			buf[2] |= 0x80
-			buf[7], buf[11] = 1, 0
-			out := append(buf[:end+4], 0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 192, 0, 2, 1)
-			_, _ = conn.WriteToUDPAddrPort(out, from)
+	return serveUDP(b, func(query []byte, from netip.AddrPort, conn *net.UDPConn) {
+		end, ok := spelledName(query, headerSize)
+		if !ok {
+			return
 		}
-	}()
-	b.Cleanup(func() { conn.Close(); <-done })
-	return netip.MustParseAddrPort(conn.LocalAddr().String())
+		query[2] |= 0x80
+		query[7], query[11] = 1, 0
+		out := append(query[:end+4], 0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 192, 0, 2, 1)
+		_, _ = conn.WriteToUDPAddrPort(out, from)
+	})
 }
 
 // BenchmarkResolve asks for names one after another: each for the first time, or

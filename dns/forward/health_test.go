@@ -277,9 +277,18 @@ func TestIdsPortsAndLetterCaseAreRandom(t *testing.T) {
 // front answers clients of a Resolver over UDP, as the daemon does.
 func front(t *testing.T, resolver func() *Resolver) netip.AddrPort {
 	t.Helper()
+	return serveUDP(t, func(query []byte, from netip.AddrPort, conn *net.UDPConn) {
+		resolver().Resolve(slices.Clone(query), from.Addr(), false, func(msg []byte) { _, _ = conn.WriteToUDPAddrPort(msg, from) })
+	})
+}
+
+// serveUDP gives what comes to a socket on loopback to take, which may write into
+// it and behind it, until the test ends.
+func serveUDP(tb testing.TB, take func(query []byte, from netip.AddrPort, conn *net.UDPConn)) netip.AddrPort {
+	tb.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -290,10 +299,10 @@ func front(t *testing.T, resolver func() *Resolver) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			resolver().Resolve(slices.Clone(buf[:n]), from.Addr(), false, func(msg []byte) { _, _ = conn.WriteToUDPAddrPort(msg, from) })
+			take(buf[:n], from, conn)
 		}
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		conn.Close()
 		<-done
 	})
