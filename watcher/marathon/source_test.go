@@ -103,12 +103,12 @@ func (s *script) join(m map[string]string) string {
 }
 
 func (s *script) stream(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/event-stream;charset=utf-8")
-	_ = http.NewResponseController(w).Flush()
 	c := make(chan string, 100)
 	s.mu.Lock()
-	s.streams[c] = true
+	s.streams[c] = true // before the asker knows that it is told of changes
 	s.mu.Unlock()
+	w.Header().Set("Content-Type", "text/event-stream;charset=utf-8")
+	_ = http.NewResponseController(w).Flush()
 	defer func() {
 		s.mu.Lock()
 		delete(s.streams, c)
