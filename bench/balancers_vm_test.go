@@ -30,8 +30,8 @@ func TestBalancersSideBySide(t *testing.T) {
 		t.Fatalf("BENCH_ROUNDS: %v", err)
 	}
 	node, dests := joined(t, backends)
-	all := []*rival{{name: "direct", base: "direct", worker: hire(t, node, "", dests)}}
-	add := func(name string, w *worker) { all = append(all, &rival{name: name, base: "direct", worker: w}) }
+	all := []*rival{{name: "direct", base: "direct", crew: hire(t, node, "", dests)}}
+	add := func(name string, c crew) { all = append(all, &rival{name: name, base: "direct", crew: c}) }
 	cgroup, vips := balance(t, vmVIPs, dests, lb.Random)
 	add("eBPF, lean", hire(t, node, cgroup, vips))
 	cgroup, vips = balance(t, vmVIPs, dests, lb.LeastActive)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -30,7 +31,7 @@ const few = 3
 // rival is one way to connect, and the direct client it is compared with.
 type rival struct {
 	name   string
-	worker *worker
+	crew   crew
 	base   string
 	least  map[string][2]float64 // by kind of work, the bounds of its target
 	helper int                   // process whose CPU time counts too; 0 for none
@@ -54,13 +55,14 @@ func TestConnectAgainstPeers(t *testing.T) {
 	report(all)
 }
 
-// round lets everyone do one piece of work, beginning with another each time.
+// round lets everyone do one piece of work, in an order of its own: who always
+// came after the same one would find the caches as that one leaves them.
 func round(t *testing.T, all []*rival, kind string, i int) {
 	took := map[string]time.Duration{}
-	for j := range all {
-		c := all[(i+j)%len(all)]
+	for _, j := range rand.Perm(len(all)) {
+		c := all[j]
 		before := processCPU(c.helper)
-		d, err := c.worker.do(kind, i)
+		d, err := c.crew.do(kind, i)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -104,13 +106,13 @@ func rivals(t *testing.T) []*rival {
 	t.Helper()
 	ns, dests := joined(t, backends)
 	all := []*rival{
-		{name: "direct", base: "direct", worker: hire(t, ns, testnet.Cgroup(t), dests)},
-		{name: "direct again", base: "direct", worker: hire(t, ns, testnet.Cgroup(t), dests)},
-		{name: "direct to few", base: "direct to few", worker: hire(t, ns, "", dests[:few])},
+		{name: "direct", base: "direct", crew: hire(t, ns, testnet.Cgroup(t), dests)},
+		{name: "direct again", base: "direct", crew: hire(t, ns, testnet.Cgroup(t), dests)},
+		{name: "direct to few", base: "direct to few", crew: hire(t, ns, "", dests[:few])},
 	}
 	steady := [2]float64{0.97, 1.03}
-	add := func(name string, w *worker, most float64) {
-		all = append(all, &rival{name: name, base: "direct", worker: w, least: map[string][2]float64{
+	add := func(name string, c crew, most float64) {
+		all = append(all, &rival{name: name, base: "direct", crew: c, least: map[string][2]float64{
 			"connect": {0, most}, "rr": steady, "bulk": steady,
 		}})
 	}
@@ -126,7 +128,7 @@ func rivals(t *testing.T) []*rival {
 	peer := func(name string, set func(ns *testnet.Namespace, dests []netip.AddrPort) (netip.AddrPort, int)) {
 		ns, dests := joined(t, few)
 		at, helper := set(ns, dests)
-		all = append(all, &rival{name: name, base: "direct to few", worker: hire(t, ns, "", []netip.AddrPort{at}), helper: helper})
+		all = append(all, &rival{name: name, base: "direct to few", crew: hire(t, ns, "", []netip.AddrPort{at}), helper: helper})
 	}
 	for _, n := range []int{1, 1_000} {
 		peer(fmt.Sprint("nftables ", n), func(ns *testnet.Namespace, d []netip.AddrPort) (netip.AddrPort, int) { return nftables(t, ns, n, d), 0 })

@@ -53,7 +53,11 @@ func work(list []string) error {
 		if err != nil {
 			return err
 		}
-		if kind != "connect" && held == nil {
+		// A connection of its own for each: where its memory lies shows in the figures.
+		if kind != "connect" {
+			if held != nil {
+				held.Close()
+			}
 			if held, err = net.Dial("tcp", addrs[0].String()); err != nil {
 				return err
 			}
@@ -101,6 +105,24 @@ func exchange(c net.Conn, times, size int) (time.Duration, error) {
 	return after - before, err
 }
 
+// crew is as many workers at one kind of work, one after the other: what chance
+// gives one of them, of memory for example, is no other's.
+type crew []*worker
+
+const crewSize = 4
+
+// hire starts a crew in ns and, unless it is empty, in cgroup.
+func hire(t *testing.T, ns *testnet.Namespace, cgroup string, addrs []netip.AddrPort) (c crew) {
+	t.Helper()
+	for range crewSize {
+		c = append(c, newWorker(t, ns, cgroup, addrs))
+	}
+	return c
+}
+
+// do returns the CPU time that the i-th piece of work took.
+func (c crew) do(kind string, i int) (time.Duration, error) { return c[i%len(c)].do(kind, i) }
+
 // worker is such a process.
 type worker struct {
 	cmd *exec.Cmd
@@ -108,8 +130,7 @@ type worker struct {
 	out *bufio.Scanner
 }
 
-// hire starts a worker in ns and, unless it is empty, in cgroup.
-func hire(t *testing.T, ns *testnet.Namespace, cgroup string, addrs []netip.AddrPort) *worker {
+func newWorker(t *testing.T, ns *testnet.Namespace, cgroup string, addrs []netip.AddrPort) *worker {
 	t.Helper()
 	var list []string
 	for _, a := range addrs {
@@ -139,7 +160,6 @@ func hire(t *testing.T, ns *testnet.Namespace, cgroup string, addrs []netip.Addr
 	return &worker{cmd, in, bufio.NewScanner(out)}
 }
 
-// do returns the CPU time that the i-th piece of work took.
 func (w *worker) do(kind string, i int) (time.Duration, error) {
 	if _, err := fmt.Fprintf(w.in, "%s %d\n", kind, i); err != nil {
 		return 0, err
