@@ -283,7 +283,7 @@ func TestAnUnchangedServiceIsNotWritten(t *testing.T) {
 func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
 	first, second := services[0].Frontend, services[1].Frontend
 	put := func(d *Dataplane, of vip.Frontend, word descriptor) error {
-		return d.objs.Services.Put(d.v4.held[of].id, bpfService{Descriptor: uint64(word)})
+		return d.objs.Descriptors.Put(d.v4.held[of].id, uint64(word))
 	}
 	return map[string]func(d *Dataplane) error{
 		"a VIP removed":     func(d *Dataplane) error { return d.objs.Vip4.Delete(d.v4.key(first)) },
@@ -299,21 +299,24 @@ func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
 			return put(d, first, d.v4.held[first].descriptor|flagPeername<<48)
 		},
 		"a slot overwritten": func(d *Dataplane) error {
-			return d.objs.Slots.Put(d.v4.held[first].descriptor.slots().base, bpfSlot{Backend: 77})
+			d.services.slots[d.v4.held[first].descriptor.slots().base] = 77
+			return nil
 		},
 		"a slot beyond the backends": func(d *Dataplane) error {
-			return d.objs.Slots.Put(d.v4.held[first].descriptor.slots().base, bpfSlot{Backend: 1 << 31})
+			d.services.slots[d.v4.held[first].descriptor.slots().base] = 1 << 31
+			return nil
 		},
 		"a slot with another's backend": func(d *Dataplane) error {
 			mine, other := d.v4.held[first].descriptor.slots().base, d.v4.held[second].descriptor.slots().base
-			return d.objs.Slots.Put(mine, d.services.slots[other])
+			d.services.slots[mine] = d.services.slots[other]
+			return nil
 		},
 		"a backend overwritten": func(d *Dataplane) error {
-			i := d.services.slots[d.v4.held[first].descriptor.slots().base].Backend
+			i := d.services.slots[d.v4.held[first].descriptor.slots().base]
 			return d.objs.Backends.Put(i, bpfBackend{})
 		},
 		"a backend at another address": func(d *Dataplane) error {
-			i := d.services.slots[d.v4.held[first].descriptor.slots().base].Backend
+			i := d.services.slots[d.v4.held[first].descriptor.slots().base]
 			d.services.backends[i].Port++
 			return nil
 		},

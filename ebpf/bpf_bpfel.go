@@ -31,6 +31,7 @@ type bpfBackend struct {
 	Connections uint64
 	Failures    uint32
 	Latency     uint32
+	Spare       [2]uint64
 }
 
 type bpfClient struct {
@@ -91,16 +92,14 @@ type bpfPeers struct {
 
 type bpfService struct {
 	_               structs.HostLayout
-	Descriptor      uint64
 	Departed        uint64
 	AffinitySeconds uint32
-	Spare           [3]uint32
+	Spare           uint32
 }
 
-type bpfSlot struct {
+type bpfSlots struct {
 	_       structs.HostLayout
-	Backend uint32
-	Spare   uint32
+	Backend [2]uint32
 }
 
 type bpfVip4Key struct {
@@ -127,6 +126,7 @@ const (
 	bpfMapBackends      = "backends"
 	bpfMapClients       = "clients"
 	bpfMapCounts        = "counts"
+	bpfMapDescriptors   = "descriptors"
 	bpfMapEvents        = "events"
 	bpfMapServices      = "services"
 	bpfMapSlots         = "slots"
@@ -206,17 +206,18 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Allow    *ebpf.MapSpec `ebpf:"allow"`
-	Backends *ebpf.MapSpec `ebpf:"backends"`
-	Clients  *ebpf.MapSpec `ebpf:"clients"`
-	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
-	Services *ebpf.MapSpec `ebpf:"services"`
-	Slots    *ebpf.MapSpec `ebpf:"slots"`
-	TcpPeer  *ebpf.MapSpec `ebpf:"tcp_peer"`
-	UdpPeers *ebpf.MapSpec `ebpf:"udp_peers"`
-	Vip4     *ebpf.MapSpec `ebpf:"vip4"`
-	Vip6     *ebpf.MapSpec `ebpf:"vip6"`
+	Allow       *ebpf.MapSpec `ebpf:"allow"`
+	Backends    *ebpf.MapSpec `ebpf:"backends"`
+	Clients     *ebpf.MapSpec `ebpf:"clients"`
+	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	Descriptors *ebpf.MapSpec `ebpf:"descriptors"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Services    *ebpf.MapSpec `ebpf:"services"`
+	Slots       *ebpf.MapSpec `ebpf:"slots"`
+	TcpPeer     *ebpf.MapSpec `ebpf:"tcp_peer"`
+	UdpPeers    *ebpf.MapSpec `ebpf:"udp_peers"`
+	Vip4        *ebpf.MapSpec `ebpf:"vip4"`
+	Vip6        *ebpf.MapSpec `ebpf:"vip6"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -247,17 +248,18 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Allow    *ebpf.Map `ebpf:"allow"`
-	Backends *ebpf.Map `ebpf:"backends"`
-	Clients  *ebpf.Map `ebpf:"clients"`
-	Counts   *ebpf.Map `ebpf:"counts"`
-	Events   *ebpf.Map `ebpf:"events"`
-	Services *ebpf.Map `ebpf:"services"`
-	Slots    *ebpf.Map `ebpf:"slots"`
-	TcpPeer  *ebpf.Map `ebpf:"tcp_peer"`
-	UdpPeers *ebpf.Map `ebpf:"udp_peers"`
-	Vip4     *ebpf.Map `ebpf:"vip4"`
-	Vip6     *ebpf.Map `ebpf:"vip6"`
+	Allow       *ebpf.Map `ebpf:"allow"`
+	Backends    *ebpf.Map `ebpf:"backends"`
+	Clients     *ebpf.Map `ebpf:"clients"`
+	Counts      *ebpf.Map `ebpf:"counts"`
+	Descriptors *ebpf.Map `ebpf:"descriptors"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Services    *ebpf.Map `ebpf:"services"`
+	Slots       *ebpf.Map `ebpf:"slots"`
+	TcpPeer     *ebpf.Map `ebpf:"tcp_peer"`
+	UdpPeers    *ebpf.Map `ebpf:"udp_peers"`
+	Vip4        *ebpf.Map `ebpf:"vip4"`
+	Vip6        *ebpf.Map `ebpf:"vip6"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -266,6 +268,7 @@ func (m *bpfMaps) Close() error {
 		m.Backends,
 		m.Clients,
 		m.Counts,
+		m.Descriptors,
 		m.Events,
 		m.Services,
 		m.Slots,

@@ -28,12 +28,12 @@ type Config struct {
 	// below it. Empty means the root of cgroup v2, found and proven.
 	Cgroup string
 	// Services bounds how many VIPs there may be of either family. Each costs
-	// about 220 bytes and 32 for each CPU, used or not.
+	// about 210 bytes and 32 for each CPU, used or not.
 	Services int
-	// Backends bounds the backends of all services together, of 48 bytes each,
+	// Backends bounds the backends of all services together, of 64 bytes each,
 	// those in two services counting twice.
 	Backends int
-	// Slots bounds the destinations of all services together, of 8 bytes each:
+	// Slots bounds the destinations of all services together, of 4 bytes each:
 	//
 	//	Slots >= sum over the services of (backends * weight / common divisor)
 	//
@@ -57,7 +57,7 @@ type Config struct {
 }
 
 // DefaultConfig returns room for 32 768 VIPs with 1 M backends and 2 M
-// destinations: 75 MB of kernel memory and 1 MB for each CPU. It has no Watch
+// destinations: 83 MB of kernel memory and 1 MB for each CPU. It has no Watch
 // and no SelfTest.
 func DefaultConfig() Config {
 	return Config{

@@ -123,13 +123,16 @@ func (d *Dataplane) prepare(cfg Config) (err error) {
 	}
 	d.v4 = &family[bpfVip4Key]{format: newFormat4(), services: d.services, recipes: d.recipes, vips: d.objs.Vip4}
 	d.v6 = &family[bpfVip6Key]{format: newFormat6(), services: d.services, recipes: d.recipes, vips: d.objs.Vip6}
+	if d.services.descriptors, err = mapped[uint64](d.objs.Descriptors); err != nil {
+		return err
+	}
 	if d.services.elems, err = mapped[bpfService](d.objs.Services); err != nil {
 		return err
 	}
 	if d.pins.fresh {
 		d.services.unused = slices.Repeat([]bool{true}, len(d.services.elems))
 	}
-	if d.services.slots, err = mapped[bpfSlot](d.objs.Slots); err != nil {
+	if d.services.slots, err = mapped[uint32](d.objs.Slots); err != nil {
 		return err
 	}
 	if d.services.backends, err = mapped[bpfBackend](d.objs.Backends); err != nil {
@@ -371,7 +374,8 @@ func (d *Dataplane) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.services != nil {
-		errs = append(errs, unmap(d.services.elems), unmap(d.services.slots), unmap(d.services.backends))
+		s := d.services
+		errs = append(errs, unmap(s.descriptors), unmap(s.elems), unmap(s.slots), unmap(s.backends))
 	}
 	if d.rcu != nil {
 		errs = append(errs, d.rcu.Close())

@@ -293,8 +293,8 @@ func TestA03_10_NoEntryLeaks(t *testing.T) {
 	}
 	want := map[string]int{bpfMapServices: b.cfg.Services, bpfMapSlots: b.cfg.Slots, bpfMapBackends: b.cfg.Backends, bpfMapAllow: b.cfg.Allow}
 	for name, n := range want {
-		if counted.free[name] != n {
-			t.Errorf("%d of %d in map %s are free", counted.free[name], n, name)
+		if want := (room{n, n}); counted.room[name] != want {
+			t.Errorf("map %s: %+v, want %+v", name, counted.room[name], want)
 		}
 	}
 	for _, m := range []*ebpf.Map{d.objs.Vip4, d.objs.Vip6} {

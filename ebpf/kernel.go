@@ -12,12 +12,12 @@ import (
 // programs. The element's size must be a multiple of 8, as the kernel pads
 // others. The caller calls unmap when nobody uses them any more.
 func mapped[T any](m *ebpf.Map) ([]T, error) {
-	n := int(m.MaxEntries())
-	b, err := unix.Mmap(m.FD(), 0, n*int(m.ValueSize()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	size := int(m.MaxEntries()) * int(m.ValueSize())
+	b, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map memory of %s: %w", m, err)
 	}
-	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n), nil
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), size/int(unsafe.Sizeof(*new(T)))), nil
 }
 
 func unmap[T any](elems []T) error {

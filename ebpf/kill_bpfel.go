@@ -26,22 +26,23 @@ type killDoomedKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	killMapAllow    = "allow"
-	killMapBackends = "backends"
-	killMapClients  = "clients"
-	killMapCounts   = "counts"
-	killMapDoomed   = "doomed"
-	killMapEvents   = "events"
-	killMapServices = "services"
-	killMapSlots    = "slots"
-	killMapTcpPeer  = "tcp_peer"
-	killMapUdpPeers = "udp_peers"
-	killMapVip4     = "vip4"
-	killMapVip6     = "vip6"
-	killProgKillTcp = "kill_tcp"
-	killProgKillUdp = "kill_udp"
-	killVarEnded    = "ended"
-	killVarUnused   = "unused"
+	killMapAllow       = "allow"
+	killMapBackends    = "backends"
+	killMapClients     = "clients"
+	killMapCounts      = "counts"
+	killMapDescriptors = "descriptors"
+	killMapDoomed      = "doomed"
+	killMapEvents      = "events"
+	killMapServices    = "services"
+	killMapSlots       = "slots"
+	killMapTcpPeer     = "tcp_peer"
+	killMapUdpPeers    = "udp_peers"
+	killMapVip4        = "vip4"
+	killMapVip6        = "vip6"
+	killProgKillTcp    = "kill_tcp"
+	killProgKillUdp    = "kill_udp"
+	killVarEnded       = "ended"
+	killVarUnused      = "unused"
 )
 
 // loadKill returns the embedded CollectionSpec for kill.
@@ -94,18 +95,19 @@ type killProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type killMapSpecs struct {
-	Allow    *ebpf.MapSpec `ebpf:"allow"`
-	Backends *ebpf.MapSpec `ebpf:"backends"`
-	Clients  *ebpf.MapSpec `ebpf:"clients"`
-	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Doomed   *ebpf.MapSpec `ebpf:"doomed"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
-	Services *ebpf.MapSpec `ebpf:"services"`
-	Slots    *ebpf.MapSpec `ebpf:"slots"`
-	TcpPeer  *ebpf.MapSpec `ebpf:"tcp_peer"`
-	UdpPeers *ebpf.MapSpec `ebpf:"udp_peers"`
-	Vip4     *ebpf.MapSpec `ebpf:"vip4"`
-	Vip6     *ebpf.MapSpec `ebpf:"vip6"`
+	Allow       *ebpf.MapSpec `ebpf:"allow"`
+	Backends    *ebpf.MapSpec `ebpf:"backends"`
+	Clients     *ebpf.MapSpec `ebpf:"clients"`
+	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	Descriptors *ebpf.MapSpec `ebpf:"descriptors"`
+	Doomed      *ebpf.MapSpec `ebpf:"doomed"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Services    *ebpf.MapSpec `ebpf:"services"`
+	Slots       *ebpf.MapSpec `ebpf:"slots"`
+	TcpPeer     *ebpf.MapSpec `ebpf:"tcp_peer"`
+	UdpPeers    *ebpf.MapSpec `ebpf:"udp_peers"`
+	Vip4        *ebpf.MapSpec `ebpf:"vip4"`
+	Vip6        *ebpf.MapSpec `ebpf:"vip6"`
 }
 
 // killVariableSpecs contains global variables before they are loaded into the kernel.
@@ -136,18 +138,19 @@ func (o *killObjects) Close() error {
 //
 // It can be passed to loadKillObjects or ebpf.CollectionSpec.LoadAndAssign.
 type killMaps struct {
-	Allow    *ebpf.Map `ebpf:"allow"`
-	Backends *ebpf.Map `ebpf:"backends"`
-	Clients  *ebpf.Map `ebpf:"clients"`
-	Counts   *ebpf.Map `ebpf:"counts"`
-	Doomed   *ebpf.Map `ebpf:"doomed"`
-	Events   *ebpf.Map `ebpf:"events"`
-	Services *ebpf.Map `ebpf:"services"`
-	Slots    *ebpf.Map `ebpf:"slots"`
-	TcpPeer  *ebpf.Map `ebpf:"tcp_peer"`
-	UdpPeers *ebpf.Map `ebpf:"udp_peers"`
-	Vip4     *ebpf.Map `ebpf:"vip4"`
-	Vip6     *ebpf.Map `ebpf:"vip6"`
+	Allow       *ebpf.Map `ebpf:"allow"`
+	Backends    *ebpf.Map `ebpf:"backends"`
+	Clients     *ebpf.Map `ebpf:"clients"`
+	Counts      *ebpf.Map `ebpf:"counts"`
+	Descriptors *ebpf.Map `ebpf:"descriptors"`
+	Doomed      *ebpf.Map `ebpf:"doomed"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Services    *ebpf.Map `ebpf:"services"`
+	Slots       *ebpf.Map `ebpf:"slots"`
+	TcpPeer     *ebpf.Map `ebpf:"tcp_peer"`
+	UdpPeers    *ebpf.Map `ebpf:"udp_peers"`
+	Vip4        *ebpf.Map `ebpf:"vip4"`
+	Vip6        *ebpf.Map `ebpf:"vip6"`
 }
 
 func (m *killMaps) Close() error {
@@ -156,6 +159,7 @@ func (m *killMaps) Close() error {
 		m.Backends,
 		m.Clients,
 		m.Counts,
+		m.Descriptors,
 		m.Doomed,
 		m.Events,
 		m.Services,

@@ -238,7 +238,7 @@ func TestUnloadLeavesNothing(t *testing.T) {
 		want = append(want, schema+"/link_"+l)
 	}
 	for _, m := range []string{
-		"allow", "backends", "clients", "counts", "events", "services", "slots", "tcp_peer", "udp_peers", "vip4", "vip6", "",
+		"allow", "backends", "clients", "counts", "descriptors", "events", "services", "slots", "tcp_peer", "udp_peers", "vip4", "vip6", "",
 	} {
 		want = append(want, schema+"/"+m)
 	}
@@ -404,7 +404,7 @@ func TestWhatIsNotMountedIsMounted(t *testing.T) {
 		defer func() {
 			d.Close()
 			removed, err := Unload(b.cfg)
-			if err != nil || len(removed) != everyHook+12 {
+			if err != nil || len(removed) != everyHook+13 {
 				t.Errorf("Unload: %v, %v", removed, err)
 			}
 		}()

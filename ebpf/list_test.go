@@ -111,9 +111,9 @@ func TestTheMemoryLayoutIsThePrograms(t *testing.T) {
 		name      string
 		got, want uintptr
 	}{
-		{"service", unsafe.Sizeof(bpfService{}), 32},
-		{"slot", unsafe.Sizeof(bpfSlot{}), 8},
-		{"backend", unsafe.Sizeof(bpfBackend{}), 48},
+		{"service", unsafe.Sizeof(bpfService{}), 16},
+		{"two slots", unsafe.Sizeof(bpfSlots{}), 8},
+		{"backend", unsafe.Sizeof(bpfBackend{}), 64},
 		{"key of an IPv4 VIP", unsafe.Sizeof(bpfVip4Key{}), 8},
 		{"key of an IPv6 VIP", unsafe.Sizeof(bpfVip6Key{}), 20},
 	} {

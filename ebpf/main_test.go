@@ -245,16 +245,15 @@ func readFamily[K comparable](tb testing.TB, d *Dataplane, f *family[K], out map
 		if err := d.objs.Services.Lookup(id, &s); err != nil {
 			tb.Fatal(err)
 		}
-		where := descriptor(s.Descriptor)
+		where := d.services.load(id)
 		got := lb.Service{Frontend: frontend, Peername: where.flags()&flagPeername != 0}
 		if where.flags()&flagLeast != 0 {
 			got.Choice = lb.LeastActive
 		}
 		got.Affinity = affinityOf(where.flags(), s.AffinitySeconds)
 		for i := where.slots().base; i < where.slots().end(); i++ {
-			var slot bpfSlot
 			var b bpfBackend
-			if err := errors.Join(d.objs.Slots.Lookup(i, &slot), d.objs.Backends.Lookup(slot.Backend, &b)); err != nil {
+			if err := d.objs.Backends.Lookup(d.services.slots[i], &b); err != nil {
 				tb.Fatal(err)
 			}
 			if b.Service != id {
@@ -277,11 +276,13 @@ func readFamily[K comparable](tb testing.TB, d *Dataplane, f *family[K], out map
 
 // plainNames makes the file of a namespace the namespace's cookie.
 func plainNames(d *Dataplane) *Dataplane {
-	d.recipes.names.look = func(file string) uint64 {
-		cookie, _ := strconv.ParseUint(file, 10, 64) // a test's own
-		return cookie
-	}
+	d.recipes.names.look = plainCookie
 	return d
+}
+
+func plainCookie(file string) uint64 {
+	cookie, _ := strconv.ParseUint(file, 10, 64) // a test's own
+	return cookie
 }
 
 // allowedBy reads who may connect to a service: namespaces, by their cookies.

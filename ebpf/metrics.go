@@ -90,13 +90,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(desc, kind, v, labels...)
 	}
 	put(c.services, prometheus.GaugeValue, float64(len(counts.services)))
-	for name, m := range d.objs.pinnedMaps() {
-		if _, ok := counts.free[name]; ok {
-			put(c.size, prometheus.GaugeValue, float64(m.MaxEntries()), name)
-		}
-	}
-	for name, n := range counts.free {
-		put(c.free, prometheus.GaugeValue, float64(n), name)
+	for name, r := range counts.room {
+		put(c.size, prometheus.GaugeValue, float64(r.size), name)
+		put(c.free, prometheus.GaugeValue, float64(r.free), name)
 	}
 	put(c.waits, prometheus.CounterValue, float64(counts.waits))
 	put(c.repairs, prometheus.CounterValue, float64(counts.repairs))
@@ -136,10 +132,13 @@ type serviceCounts struct {
 
 type counts struct {
 	services       []serviceCounts
-	free           map[string]int
+	room           map[string]room // by map
 	events         map[string]uint64
 	waits, repairs uint64
 }
+
+// room is how many entries a map has and how many are not in use.
+type room struct{ size, free int }
 
 // counted reads what is counted. It keeps Apply waiting only while it reads
 // memory.
@@ -152,11 +151,12 @@ func (d *Dataplane) counted() (counts, error) {
 	}
 	held := d.heldLocked()
 	c := counts{waits: s.waits, repairs: d.repairs, services: make([]serviceCounts, 0, len(held))}
-	c.free = map[string]int{
-		bpfMapServices: s.freeIDs.room(), bpfMapSlots: s.freeSlots.room(), bpfMapBackends: s.freeBackends.room(),
-		bpfMapAllow: int(d.objs.Allow.MaxEntries()) - s.allow.n,
+	allow := int(d.objs.Allow.MaxEntries())
+	c.room = map[string]room{
+		bpfMapServices: {len(s.elems), s.freeIDs.room()}, bpfMapSlots: {len(s.slots), s.freeSlots.room()},
+		bpfMapBackends: {len(s.backends), s.freeBackends.room()}, bpfMapAllow: {allow, allow - s.allow.n},
 	}
-	few := len(s.backends)-c.free[bpfMapBackends] <= maxBackendSeries
+	few := len(s.backends)-c.room[bpfMapBackends].free <= maxBackendSeries
 	for f, id := range held {
 		one := serviceCounts{frontend: f, connections: s.elems[id].Departed}
 		for b := range s.stats(id) {
@@ -184,7 +184,8 @@ func (d *Dataplane) counted() (counts, error) {
 	if err != nil {
 		return c, err
 	}
-	c.free[bpfMapClients] = int(d.objs.Clients.MaxEntries()) - remembered
+	size := int(d.objs.Clients.MaxEntries())
+	c.room[bpfMapClients] = room{size, size - remembered}
 	d.events.mu.Lock()
 	c.events = maps.Clone(d.events.counts)
 	d.events.mu.Unlock()

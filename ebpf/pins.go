@@ -18,7 +18,7 @@ const (
 	bpffs = "/sys/fs/bpf"
 	// schema names the layout of the maps in bpf/maps.h. State of another
 	// layout lives in another folder and is never read.
-	schema = "v2"
+	schema = "v3"
 	// linkPrefix sets the pins of links apart from those of maps, which are
 	// named as in bpf/maps.h. The bpf file system refuses dots in names.
 	linkPrefix = "link_"
@@ -44,8 +44,8 @@ func openPins(root string) (*pins, error) {
 		return nil, err
 	}
 	p := &pins{dir: filepath.Join(root, schema), lock: lock}
-	if v1 := filepath.Join(root, "v1"); isDir(v1) {
-		p.older = v1
+	if older := filepath.Join(root, "v2"); isDir(older) {
+		p.older = older
 	}
 	err = os.Mkdir(p.dir, 0o700)
 	p.fresh = err == nil

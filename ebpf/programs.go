@@ -113,8 +113,9 @@ func (p *pins) load(cfg Config, o *objects, log *zap.Logger) error {
 // setSizes gives maps the configured sizes, or those they are pinned with.
 func (p *pins) setSizes(cfg Config, spec *ebpf.CollectionSpec, log *zap.Logger) {
 	for name, size := range map[string]int{
-		bpfMapVip4: cfg.Services, bpfMapVip6: cfg.Services, bpfMapServices: cfg.Services, bpfMapCounts: cfg.Services,
-		bpfMapSlots: cfg.Slots, bpfMapBackends: cfg.Backends, bpfMapClients: cfg.Clients + reserved(), bpfMapAllow: cfg.Allow,
+		bpfMapVip4: cfg.Services, bpfMapVip6: cfg.Services,
+		bpfMapDescriptors: cfg.Services, bpfMapServices: cfg.Services, bpfMapCounts: cfg.Services,
+		bpfMapSlots: (cfg.Slots + 1) / 2, bpfMapBackends: cfg.Backends, bpfMapClients: cfg.Clients + reserved(), bpfMapAllow: cfg.Allow,
 	} {
 		spec.Maps[name].MaxEntries = uint32(size)
 		pinned, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, name), nil)

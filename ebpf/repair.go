@@ -98,7 +98,7 @@ func exists(path string) bool {
 // pinnedMaps returns the maps by the names they are pinned by.
 func (o *objects) pinnedMaps() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		bpfMapVip4: o.Vip4, bpfMapVip6: o.Vip6, bpfMapServices: o.Services, bpfMapSlots: o.Slots,
+		bpfMapVip4: o.Vip4, bpfMapVip6: o.Vip6, bpfMapDescriptors: o.Descriptors, bpfMapServices: o.Services, bpfMapSlots: o.Slots,
 		bpfMapBackends: o.Backends, bpfMapCounts: o.Counts, bpfMapClients: o.Clients, bpfMapAllow: o.Allow,
 		bpfMapTcpPeer: o.TcpPeer, bpfMapUdpPeers: o.UdpPeers, bpfMapEvents: o.Events,
 	}

@@ -18,13 +18,14 @@ type entry struct {
 }
 
 // services are the arrays of services, slots and backends, which both address
-// families share. The first three are memory shared with the programs.
+// families share. The first four are memory shared with the programs.
 type services struct {
-	elems    []bpfService
-	slots    []bpfSlot
-	backends []bpfBackend
-	counts   *ebpf.Map // what the programs counted, by service id
-	allow    *allowances
+	descriptors []uint64     // by service id
+	elems       []bpfService // by service id
+	slots       []uint32     // indices of backends
+	backends    []bpfBackend
+	counts      *ebpf.Map // what the programs counted, by service id
+	allow       *allowances
 
 	freeIDs, freeSlots, freeBackends *slab // which settle together
 
@@ -34,8 +35,7 @@ type services struct {
 	waits   uint64
 
 	// Reused from call to call.
-	list             []bpfSlot
-	had, gone, fresh []uint32
+	list, had, gone, fresh []uint32
 }
 
 // forget sets the counters of services to zero, but for those whose ids have
@@ -59,22 +59,22 @@ func (s *services) forget(ids []uint32) error {
 }
 
 func (s *services) load(id uint32) descriptor {
-	return descriptor(atomic.LoadUint64(&s.elems[id].Descriptor))
+	return descriptor(atomic.LoadUint64(&s.descriptors[id]))
 }
 
 // store makes d what connections to the service follow from now on. As it is
 // one word, each connection sees the old list or the new one.
 func (s *services) store(id uint32, d descriptor) {
-	atomic.StoreUint64(&s.elems[id].Descriptor, uint64(d))
+	atomic.StoreUint64(&s.descriptors[id], uint64(d))
 }
 
 // listed appends to buf the backends that the slots of d name, in their order,
 // each once.
 func (s *services) listed(d descriptor, buf []uint32) []uint32 {
 	where := d.slots()
-	for _, sl := range s.slots[where.base:where.end()] {
-		if n := len(buf); n == 0 || buf[n-1] != sl.Backend {
-			buf = append(buf, sl.Backend)
+	for _, i := range s.slots[where.base:where.end()] {
+		if n := len(buf); n == 0 || buf[n-1] != i {
+			buf = append(buf, i)
 		}
 	}
 	return buf
@@ -128,7 +128,7 @@ func (s *services) same(e entry, to recipe) bool {
 			return false
 		}
 		for range sh.slots {
-			if at == slots.end() || s.slots[at].Backend != s.had[i] {
+			if at == slots.end() || s.slots[at] != s.had[i] {
 				return false
 			}
 			at++
@@ -171,7 +171,7 @@ func (s *services) fill(id uint32, to recipe) (fresh []uint32, err error) {
 			s.settleIn(id, index, sh)
 		}
 		for range sh.slots {
-			s.list = append(s.list, bpfSlot{Backend: index})
+			s.list = append(s.list, index)
 		}
 	}
 	s.gone = append(s.gone, had...)
@@ -186,7 +186,7 @@ func (s *services) weigh(to recipe) {
 	}
 	at := 0
 	for _, sh := range to.shares {
-		s.backends[s.list[at].Backend].Weight = sh.weight
+		s.backends[s.list[at]].Weight = sh.weight
 		at += int(sh.slots)
 	}
 }

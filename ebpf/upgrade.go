@@ -1,41 +1,47 @@
 package ebpf
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
-
-	"waggle/lb"
-	"waggle/model"
-	"waggle/vip"
 )
 
-// The layout of schema v1, as far as it differs from ours: lists held addresses
-// themselves, of one family each.
+// The layout of schema v2, as far as it differs from ours: descriptors lay with
+// the rest of a service, slots took eight octets each and backends 48.
 type (
-	v1Service struct {
-		Descriptor uint64
-		Spare      [3]uint64
+	v2Service struct {
+		Descriptor      uint64
+		Departed        uint64
+		AffinitySeconds uint32
+		Spare           [3]uint32
 	}
-	v1Dest4 struct {
-		Addr  uint32
-		Port  uint16
-		Spare uint16
+	v2Slot struct {
+		Backend uint32
+		Spare   uint32
 	}
-	v1Dest6 struct {
-		Addr  [4]uint32
-		Port  uint16
-		Spare [3]uint16
+	v2Backend struct {
+		Addr                    [4]uint32
+		Port, Weight            uint16
+		Service, Serial, Active uint32
+		Connections             uint64
+		Failures, Latency       uint32
 	}
 )
 
-const v1FlagPeername = 1
+// v2 is what the maps of that schema hold.
+type v2 struct {
+	services []v2Service
+	slots    []v2Slot
+	backends []v2Backend
+	allow    map[uint32]map[bpfAllowKey]bool // by service
+	maps     []*ebpf.Map
+}
 
 // takeOverLocked makes the maps hold what those of the schema before do, where
 // there are any. Its programs go on until ours take over their links.
@@ -43,84 +49,134 @@ func (d *Dataplane) takeOverLocked() error {
 	if d.pins.older == "" {
 		return nil
 	}
-	p, err := readV1(d.pins.older)
-	if err == nil {
-		err = d.applyLocked(context.Background(), p)
-	}
-	d.plan, d.compared = nil, false
-	if err != nil {
+	err := d.takeOver(d.pins.older)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // which says that only forgetOlder was cut short
 		return fmt.Errorf("take over %s: %w", d.pins.older, err)
 	}
 	return nil
 }
 
-// readV1 reads what the maps of schema v1 hold. What they lack, ours may have:
-// an upgrade that was cut short is done again.
-func readV1(dir string) (*lb.Plan, error) {
-	open := func(name string) (*ebpf.Map, error) {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		if err != nil {
-			return nil, fmt.Errorf("open map %s: %w", name, err)
-		}
-		return m, nil
+func (d *Dataplane) takeOver(dir string) error {
+	old, err := openV2(dir)
+	defer old.close()
+	if err != nil {
+		return err
 	}
-	svc, err := open("svc")
-	if errors.Is(err, fs.ErrNotExist) {
-		return &lb.Plan{Partial: true}, nil // only forgetOlder was cut short
+	if err := d.services.allow.set(every, clientsOf(old.allow[every])); err != nil {
+		return err
 	}
+	return errors.Join(inheritVIPs(d.v4, old, dir, bpfMapVip4), inheritVIPs(d.v6, old, dir, bpfMapVip6))
+}
+
+// openV2 opens the maps in dir. The caller closes what it returns, error or not.
+func openV2(dir string) (*v2, error) {
+	o := &v2{}
+	var err error
+	if o.services, err = mappedPin[v2Service](o, dir, bpfMapServices); err != nil {
+		return o, err
+	}
+	if o.slots, err = mappedPin[v2Slot](o, dir, bpfMapSlots); err != nil {
+		return o, err
+	}
+	if o.backends, err = mappedPin[v2Backend](o, dir, bpfMapBackends); err != nil {
+		return o, err
+	}
+	m, err := o.open(dir, bpfMapAllow)
+	if err != nil {
+		return o, err
+	}
+	allow := allowances{m: m}
+	err = allow.adopt()
+	o.allow = allow.held
+	return o, err
+}
+
+func mappedPin[T any](o *v2, dir, name string) ([]T, error) {
+	m, err := o.open(dir, name)
 	if err != nil {
 		return nil, err
 	}
-	defer svc.Close()
-	e := model.Groups[vip.Frontend, *lb.Service]{}.Edit()
-	err4 := readV1Family(newFormat4(), "vip4", "slot4", svc, open, e, func(s v1Dest4) ([4]uint32, uint16) {
-		return [4]uint32{2: mappedWord(), 3: s.Addr}, s.Port
-	})
-	err6 := readV1Family(newFormat6(), "vip6", "slot6", svc, open, e, func(s v1Dest6) ([4]uint32, uint16) { return s.Addr, s.Port })
-	return &lb.Plan{Services: e.Groups(), Partial: true}, errors.Join(err4, err6)
+	return mapped[T](m)
 }
 
-func readV1Family[K comparable, D any](
-	f format[K], vips, slots string, svc *ebpf.Map, open func(string) (*ebpf.Map, error),
-	out *model.Editor[vip.Frontend, *lb.Service], dest func(D) ([4]uint32, uint16),
-) error {
-	vipMap, err := open(vips)
+func (o *v2) open(dir, name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open map %s: %w", name, err)
+	}
+	o.maps = append(o.maps, m)
+	return m, nil
+}
+
+func (o *v2) close() {
+	_, _, _ = unmap(o.services), unmap(o.slots), unmap(o.backends)
+	for _, m := range o.maps {
+		_ = m.Close()
+	}
+}
+
+// inheritVIPs makes f hold what the map of VIPs in dir leads to. What it lacks,
+// f may have: an upgrade that was cut short is done again.
+func inheritVIPs[K comparable](f *family[K], old *v2, dir, name string) error {
+	m, err := old.open(dir, name)
 	if err != nil {
 		return err
 	}
-	defer vipMap.Close()
-	slotMap, err := open(slots)
-	if err != nil {
-		return err
-	}
-	defer slotMap.Close()
-	lists, err := mapped[D](slotMap)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unmap(lists) }()
 	var key K
 	var id uint32
-	it := vipMap.Iterate()
+	var made []change
+	var entries []entry
+	it := m.Iterate()
 	for it.Next(&key, &id) {
 		frontend, ours := f.frontend(key)
-		var s v1Service
-		if err := svc.Lookup(id, &s); err != nil || !ours {
+		if !ours || int(id) >= len(old.services) {
 			continue // damage; the first Plan makes it good
 		}
-		where := descriptor(s.Descriptor)
-		to := &lb.Service{Frontend: frontend, Peername: where.flags()&v1FlagPeername != 0}
-		for _, slot := range lists[min(int(where.slots().base), len(lists)):min(int(where.slots().end()), len(lists))] {
-			a := addrPort(dest(slot))
-			if n := len(to.Backends); n > 0 && to.Backends[n-1].Addr == a {
-				to.Backends[n-1].Weight++
-			} else {
-				to.Backends = append(to.Backends, lb.Backend{Addr: a, Weight: 1})
-			}
+		to := old.recipe(id)
+		if e, ok := f.held[frontend]; ok {
+			f.held[frontend], err = f.replace(e, to)
+		} else {
+			e, err = f.prepare(to)
+			made, entries = append(made, change{frontend: frontend}), append(entries, e)
 		}
-		out.Set(frontend, to)
+		if err != nil {
+			return fmt.Errorf("%s: %w", frontend, err)
+		}
 	}
-	return it.Err()
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("read %s VIPs: %w", f.name, err)
+	}
+	for _, failed := range f.publish(made, entries) {
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// recipe reads a service.
+func (o *v2) recipe(id uint32) recipe {
+	s := &o.services[id]
+	d := descriptor(s.Descriptor)
+	to := recipe{flags: d.flags(), affinity: time.Duration(s.AffinitySeconds) * time.Second, allow: clientsOf(o.allow[id])}
+	slots, last := d.slots(), uint32(0)
+	for _, slot := range o.slots[min(int(slots.base), len(o.slots)):min(int(slots.end()), len(o.slots))] {
+		if int(slot.Backend) >= len(o.backends) {
+			continue
+		}
+		if n := len(to.shares); n > 0 && slot.Backend == last {
+			to.shares[n-1].slots++
+			continue
+		}
+		b := &o.backends[slot.Backend]
+		to.shares, last = append(to.shares, share{*packedWords(&b.Addr), b.Port, b.Weight, 1}), slot.Backend
+	}
+	return to
+}
+
+func clientsOf(held map[bpfAllowKey]bool) (list []bpfAllowKey) {
+	for key := range held {
+		list = append(list, key)
+	}
+	return list
 }
 
 // forgetOlder removes the pins of the schema before, whose links are ours now.

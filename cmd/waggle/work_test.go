@@ -237,7 +237,7 @@ func (w *work) flush(t *testing.T) func(*testing.T) {
 		t.Fatal(err)
 	}
 	ip := at.Addr().As4()
-	shell(t, w.Namespace, fmt.Sprintf("bpftool map delete pinned %s/v2/vip4 key %d %d %d %d 0 80 6 0", w.pins(), ip[0], ip[1], ip[2], ip[3]))
+	shell(t, w.Namespace, fmt.Sprintf("bpftool map delete pinned %s/v*/vip4 key %d %d %d %d 0 80 6 0", w.pins(), ip[0], ip[1], ip[2], ip[3]))
 	start := time.Now()
 	if connects() == nil {
 		t.Fatal("a VIP that is not in the kernel's map is reached")

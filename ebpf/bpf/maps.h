@@ -25,17 +25,18 @@ struct vip6_key {
 	__u8 scope;
 };
 
-// The descriptor says all that a connection must know of a service in one word,
-// read by one load and written by one store:
+// A descriptor says all that most connections must know of a service in one
+// word, read by one load and written by one store:
 //
 //	bits  0..31  base, index of its first slot
 //	bits 32..47  n, number of its slots; 0 refuses
 //	bits 48..63  flags; with none a connection is chosen for and forgotten
+//
+// The rest is apart from it, so that those that are read lie close together.
 struct service {
-	__u64 descriptor;
 	__u64 departed;         // connections to backends it no longer has; the daemon's
 	__u32 affinity_seconds; // how long a client keeps its backend after its last connection
-	__u32 spare[3];
+	__u32 spare;
 };
 
 #define FLAG_REMEMBER 1  // sockets remember where they went: UDP, and TCP with one of the next
@@ -52,13 +53,14 @@ struct service {
 
 #define FLAGS_AFFINITY (FLAG_NETNS | FLAG_CGROUP | FLAG_SOURCE)
 
-// A backend has one slot for each share of its weight.
-struct slot {
-	__u32 backend;
-	__u32 spare;
+// A backend has one slot for each share of its weight. They are indices of
+// backends, two in an element of the map, which has eight octets at least.
+struct slots {
+	__u32 backend[2];
 };
 
-// A backend of one service. The daemon writes the first five, the programs the rest.
+// A backend of one service, as long as a cache line, of which a connection reads
+// one. The daemon writes the first five, the programs the rest.
 struct backend {
 	__be32 addr[4];
 	__be16 port;
@@ -69,6 +71,7 @@ struct backend {
 	__u64 connections; // for UDP, sockets that were sent here
 	__u32 failures;    // connects that failed, with FLAG_WATCH
 	__u32 latency;     // of connects, in ns, averaged over about the last 8; with FLAG_WATCH
+	__u64 spare[2];
 };
 
 // What a socket remembers of one VIP it went to.
@@ -166,8 +169,9 @@ const struct event *unused __attribute__((unused)); // or bpf2go would not see i
 
 PINNED_MAP(vip4, BPF_MAP_TYPE_HASH, 0, struct vip4_key, __u32); // to a service
 PINNED_MAP(vip6, BPF_MAP_TYPE_HASH, 0, struct vip6_key, __u32);
+PINNED_MAP(descriptors, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, __u32, __u64); // by service
 PINNED_MAP(services, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, __u32, struct service);
-PINNED_MAP(slots, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, __u32, struct slot);
+PINNED_MAP(slots, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, __u32, struct slots);
 PINNED_MAP(backends, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, __u32, struct backend);
 PINNED_MAP(counts, BPF_MAP_TYPE_PERCPU_ARRAY, 0, __u32, struct counters); // by service
 PINNED_MAP(clients, BPF_MAP_TYPE_LRU_HASH, 0, struct client_key, struct client);

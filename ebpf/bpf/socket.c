@@ -62,12 +62,12 @@ static __noinline int special(struct bpf_sock_addr *ctx, struct wanted *w)
 static __always_inline int choose(struct bpf_sock_addr *ctx, struct wanted *w, struct backend **to)
 {
 	__u32 service = w->service, index = 0;
-	struct service *s = bpf_map_lookup_elem(&services, &service);
-	if (!s)
+	__u64 *descriptor = bpf_map_lookup_elem(&descriptors, &service);
+	if (!descriptor)
 		return refuse(w, EVENT_NO_BACKEND);
 	// volatile: the daemon may store another descriptor at any time, and base
 	// and n must come from the same one.
-	w->descriptor = *(volatile __u64 *)&s->descriptor;
+	w->descriptor = *(volatile __u64 *)descriptor;
 	if (w->descriptor >> 48) {
 		int verdict = special(ctx, w);
 		index = w->backend;

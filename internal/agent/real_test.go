@@ -117,8 +117,8 @@ func TestDamageFromOutsideIsRepairedWithinSeconds(t *testing.T) {
 	eventually(t, "the VIP is connected to", connects)
 	for name, damage := range map[string]func(){
 		"a VIP is removed":      func() { bpftool(append([]string{"map", "delete", "pinned", at("vip4"), "key"}, key...)...) },
-		"a service is emptied":  func() { bpftool(zero("services", 32)...) },
-		"a backend is emptied":  func() { bpftool(zero("backends", 48)...) },
+		"a service is emptied":  func() { bpftool(zero("descriptors", 8)...) },
+		"a backend is emptied":  func() { bpftool(zero("backends", 64)...) },
 		"a program is detached": func() { bpftool("link", "detach", "pinned", at("link_connect4")) },
 		"the folder is emptied": func() { all, _ := filepath.Glob(at("*")); removePin(t, all...) },
 	} {
