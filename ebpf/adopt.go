@@ -73,16 +73,21 @@ func (s *services) adoptLists(ids map[uint32]bool) (damaged []uint32) {
 		s.store(id, 0)
 		damaged = append(damaged, id)
 	}
+	used := make([]bool, len(s.backends))
 	for id := range ids {
-		where := s.load(id).slots()
-		if where.end() > uint32(len(s.slots)) || where.end() < where.base {
+		d := s.load(id)
+		where, most := d.list(), len(s.slots)
+		if d.isRow() {
+			most = len(s.backends)
+		}
+		switch {
+		case where.end() > uint32(most) || where.end() < where.base || d.isRow() && !s.claim(id, used):
 			refuse(id)
-		} else if where.n > 0 {
+		case !d.isRow() && where.n > 0:
 			lists = append(lists, list{id, where})
 		}
 	}
 	slices.SortFunc(lists, func(a, b list) int { return cmp.Or(cmp.Compare(a.base, b.base), cmp.Compare(a.id, b.id)) })
-	used := make([]bool, len(s.backends))
 	var slots []extent
 	end := uint32(0)
 	for _, l := range lists {

@@ -61,10 +61,11 @@ func (w *walker) service() *lb.Service {
 			}
 		}
 	}
+	uneven := w.r.IntN(2) == 0
 	for i := range w.r.IntN(12) {
 		// The first has weight 1, so that weights have no common divisor.
 		weight := 1
-		if i > 0 {
+		if i > 0 && uneven {
 			weight += w.r.IntN(4)
 		}
 		s.Backends = append(s.Backends, lb.Backend{Addr: at(10, i, 1+w.r.IntN(100)), Weight: uint16(weight)})
@@ -279,9 +280,9 @@ func TestAnUnchangedServiceIsNotWritten(t *testing.T) {
 }
 
 // damages are what somebody else may do to the maps; all but the one to IPv6
-// leave the third service alone.
+// leave the third service alone. The first two have slots, the last is a row.
 func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
-	first, second := services[0].Frontend, services[1].Frontend
+	first, second, row := services[0].Frontend, services[1].Frontend, services[3].Frontend
 	put := func(d *Dataplane, of vip.Frontend, word descriptor) error {
 		return d.objs.Descriptors.Put(d.v4.held[of].id, uint64(word))
 	}
@@ -297,6 +298,24 @@ func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
 		},
 		"a descriptor with another flag": func(d *Dataplane) error {
 			return put(d, first, d.v4.held[first].descriptor|flagPeername<<48)
+		},
+		"a row that ends beyond the backends": func(d *Dataplane) error {
+			return put(d, row, newDescriptor(extent{uint32(len(d.services.backends)) - 1, 9}, flagRow))
+		},
+		"a row that ends beyond all numbers": func(d *Dataplane) error {
+			return put(d, row, newDescriptor(extent{1<<32 - 2, 9}, flagRow))
+		},
+		"a row of another's backends": func(d *Dataplane) error {
+			return put(d, row, newDescriptor(extent{d.services.slots[d.v4.held[first].descriptor.slots().base], 2}, flagRow))
+		},
+		"a row that is too short": func(d *Dataplane) error {
+			return put(d, row, d.v4.held[row].descriptor-1<<32)
+		},
+		"slots taken for a row": func(d *Dataplane) error {
+			return put(d, first, d.v4.held[first].descriptor|flagRow<<48)
+		},
+		"a row taken for slots": func(d *Dataplane) error {
+			return put(d, row, d.v4.held[row].descriptor&^(flagRow<<48))
 		},
 		"a slot overwritten": func(d *Dataplane) error {
 			d.services.slots[d.v4.held[first].descriptor.slots().base] = 77
@@ -337,9 +356,11 @@ func damages(services []*lb.Service) map[string]func(d *Dataplane) error {
 func TestDamageIsRepaired(t *testing.T) {
 	services := []*lb.Service{
 		service("11.0.0.1:80", addr("10.0.0.1:1"), addr("10.0.0.2:2")),
-		service("11.0.0.2:80", addr("10.0.0.3:3")),
+		service("11.0.0.2:80", addr("10.0.0.3:3"), addr("10.0.0.4:4")),
 		service(vip6, addr("[fd00::1]:1")),
+		service("11.0.0.3:80", addr("10.0.0.5:5"), addr("10.0.0.6:6")),
 	}
+	services[0].Backends[1].Weight, services[1].Backends[1].Weight = 2, 2 // so they have slots
 	b, whole := newBed(t), t
 	d := b.open(whole)
 	p := plan(services...)

@@ -66,14 +66,25 @@ func (r *rcu) Close() error {
 	return r.outer.Close()
 }
 
-// descriptor is the word that says where the slots of a service are; its bits
-// are explained at struct service in bpf/maps.h.
+// descriptor is the word that says where the slots or backends of a service are;
+// its bits are explained at struct service in bpf/maps.h.
 type descriptor uint64
 
-func newDescriptor(slots extent, flags uint16) descriptor {
-	return descriptor(slots.base) | descriptor(slots.n)<<32 | descriptor(flags)<<48
+func newDescriptor(list extent, flags uint16) descriptor {
+	return descriptor(list.base) | descriptor(list.n)<<32 | descriptor(flags)<<48
 }
 
-func (d descriptor) slots() extent { return extent{uint32(d), uint32(d >> 32 & 0xffff)} }
+func (d descriptor) list() extent { return extent{uint32(d), uint32(d >> 32 & 0xffff)} }
 
-func (d descriptor) flags() uint16 { return uint16(d >> 48) }
+func (d descriptor) isRow() bool { return d>>48&flagRow != 0 }
+
+// slots returns where the slots are, none of a row.
+func (d descriptor) slots() extent {
+	if d.isRow() {
+		return extent{}
+	}
+	return d.list()
+}
+
+// flags returns what the service wants.
+func (d descriptor) flags() uint16 { return uint16(d>>48) &^ flagRow }

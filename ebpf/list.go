@@ -36,6 +36,8 @@ const (
 	flagAllow
 	flagExclude
 
+	flagRow = 1 << 15
+
 	flagsAffinity = flagNetns | flagCgroup | flagSource
 )
 

@@ -122,7 +122,7 @@ func TestTheMemoryLayoutIsThePrograms(t *testing.T) {
 		}
 	}
 	d := newDescriptor(extent{0x01020304, 0x0506}, 0x0708)
-	if want := descriptor(0x0708_0506_01020304); d != want || d.slots() != (extent{0x01020304, 0x0506}) {
+	if want := descriptor(0x0708_0506_01020304); d != want || d.list() != (extent{0x01020304, 0x0506}) {
 		t.Errorf("descriptor %x, want %x", d, want)
 	}
 }

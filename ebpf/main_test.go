@@ -85,7 +85,7 @@ func childMain(text string) error {
 }
 
 func smallConfig() Config {
-	return Config{Services: 64, Backends: 2048, Slots: 4096, Clients: 64, Allow: 64}
+	return Config{Services: 64, Backends: 2048, Slots: 4096, Clients: 64, Allow: 256}
 }
 
 // bed is a place to balance in that is no other test's: a bpf file system, a
@@ -251,9 +251,13 @@ func readFamily[K comparable](tb testing.TB, d *Dataplane, f *family[K], out map
 			got.Choice = lb.LeastActive
 		}
 		got.Affinity = affinityOf(where.flags(), s.AffinitySeconds)
-		for i := where.slots().base; i < where.slots().end(); i++ {
+		for i := where.list().base; i < where.list().end(); i++ {
+			index := i
+			if !where.isRow() {
+				index = d.services.slots[i]
+			}
 			var b bpfBackend
-			if err := d.objs.Backends.Lookup(d.services.slots[i], &b); err != nil {
+			if err := d.objs.Backends.Lookup(index, &b); err != nil {
 				tb.Fatal(err)
 			}
 			if b.Service != id {

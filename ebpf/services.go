@@ -68,10 +68,15 @@ func (s *services) store(id uint32, d descriptor) {
 	atomic.StoreUint64(&s.descriptors[id], uint64(d))
 }
 
-// listed appends to buf the backends that the slots of d name, in their order,
-// each once.
+// listed appends to buf the backends that d leads to, in their order, each once.
 func (s *services) listed(d descriptor, buf []uint32) []uint32 {
-	where := d.slots()
+	where := d.list()
+	if d.isRow() {
+		for i := where.base; i < where.end(); i++ {
+			buf = append(buf, i)
+		}
+		return buf
+	}
 	for _, i := range s.slots[where.base:where.end()] {
 		if n := len(buf); n == 0 || buf[n-1] != i {
 			buf = append(buf, i)
@@ -114,13 +119,13 @@ func (s *services) replace(e entry, to recipe) (entry, error) {
 
 // same reports whether e, whose backends are s.had, is what to says.
 func (s *services) same(e entry, to recipe) bool {
-	slots := e.descriptor.slots()
 	if e.descriptor != s.load(e.id) || e.descriptor.flags() != to.flags || len(s.had) != len(to.shares) {
 		return false
 	}
 	if s.elems[e.id].AffinitySeconds != seconds(to.affinity) || !s.allow.is(e.id, to.allow) {
 		return false
 	}
+	slots, isRow := e.descriptor.list(), e.descriptor.isRow()
 	at := slots.base
 	for i, sh := range to.shares {
 		b := &s.backends[s.had[i]]
@@ -128,7 +133,7 @@ func (s *services) same(e entry, to recipe) bool {
 			return false
 		}
 		for range sh.slots {
-			if at == slots.end() || s.slots[at] != s.had[i] {
+			if at == slots.end() || !isRow && s.slots[at] != s.had[i] {
 				return false
 			}
 			at++
@@ -224,15 +229,27 @@ func (s *services) drop(fresh []uint32) {
 	}
 }
 
-// write puts s.list into slots that nobody reads and returns the descriptor
-// that leads there.
+// write returns the descriptor that leads to s.list: to the backends themselves
+// where they lie in a row, else to slots that nobody reads.
 func (s *services) write(flags uint16) (descriptor, error) {
+	if inARow(s.list) {
+		return newDescriptor(extent{s.list[0], uint32(len(s.list))}, flags|flagRow), nil
+	}
 	where, err := s.take(s.freeSlots, uint32(len(s.list)))
 	if err != nil {
 		return 0, fmt.Errorf("slots: %w", err)
 	}
 	copy(s.slots[where.base:where.end()], s.list)
 	return newDescriptor(where, flags), nil
+}
+
+func inARow(list []uint32) bool {
+	for i, at := range list {
+		if at != list[0]+uint32(i) {
+			return false
+		}
+	}
+	return len(list) > 0
 }
 
 func (s *services) setAffinity(id uint32, d time.Duration) {

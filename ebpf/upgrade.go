@@ -157,7 +157,7 @@ func (o *v2) recipe(id uint32) recipe {
 	s := &o.services[id]
 	d := descriptor(s.Descriptor)
 	to := recipe{flags: d.flags(), affinity: time.Duration(s.AffinitySeconds) * time.Second, allow: clientsOf(o.allow[id])}
-	slots, last := d.slots(), uint32(0)
+	slots, last := d.list(), uint32(0)
 	for _, slot := range o.slots[min(int(slots.base), len(o.slots)):min(int(slots.end()), len(o.slots))] {
 		if int(slot.Backend) >= len(o.backends) {
 			continue

@@ -72,11 +72,16 @@ static __always_inline struct backend *at_random(__u64 descriptor, __u32 *index)
 	__u32 n = (descriptor >> 32) & 0xffff;
 	// A multiplication spreads over n without the division of a modulo.
 	__u32 at = (__u32)descriptor + (__u32)(((__u64)bpf_get_prandom_u32() * n) >> 32);
-	__u32 pair = at / 2;
-	struct slots *s = n ? bpf_map_lookup_elem(&slots, &pair) : 0;
-	if (!s)
+	if (!n)
 		return 0;
-	*index = s->backend[at & 1];
+	if (!((descriptor >> 48) & FLAG_ROW)) {
+		__u32 pair = at / 2;
+		struct slots *s = bpf_map_lookup_elem(&slots, &pair);
+		if (!s)
+			return 0;
+		at = s->backend[at & 1];
+	}
+	*index = at;
 	return bpf_map_lookup_elem(&backends, index);
 }
 

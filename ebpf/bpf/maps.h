@@ -28,9 +28,9 @@ struct vip6_key {
 // A descriptor says all that most connections must know of a service in one
 // word, read by one load and written by one store:
 //
-//	bits  0..31  base, index of its first slot
-//	bits 32..47  n, number of its slots; 0 refuses
-//	bits 48..63  flags; with none a connection is chosen for and forgotten
+//	bits  0..31  base, index of its first slot or, with FLAG_ROW, backend
+//	bits 32..47  n, number of these; 0 refuses
+//	bits 48..63  flags; with none but FLAG_ROW a connection is chosen for and forgotten
 //
 // The rest is apart from it, so that those that are read lie close together.
 struct service {
@@ -50,10 +50,11 @@ struct service {
 #define FLAG_SOURCE 128  // or the addresses sockets are bound to
 #define FLAG_ALLOW 256   // only for those in the map allow
 #define FLAG_EXCLUDE 512 // but for those in the map allow with service EVERY, who are left alone
+#define FLAG_ROW 32768   // its backends lie in a row, each as likely as any other
 
 #define FLAGS_AFFINITY (FLAG_NETNS | FLAG_CGROUP | FLAG_SOURCE)
 
-// A backend has one slot for each share of its weight. They are indices of
+// A backend that is in no row has one slot for each share of its weight. They are indices of
 // backends, two in an element of the map, which has eight octets at least.
 struct slots {
 	__u32 backend[2];

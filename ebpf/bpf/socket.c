@@ -68,7 +68,7 @@ static __always_inline int choose(struct bpf_sock_addr *ctx, struct wanted *w, s
 	// volatile: the daemon may store another descriptor at any time, and base
 	// and n must come from the same one.
 	w->descriptor = *(volatile __u64 *)descriptor;
-	if (w->descriptor >> 48) {
+	if ((w->descriptor >> 48) & ~FLAG_ROW) {
 		int verdict = special(ctx, w);
 		index = w->backend;
 		if (verdict == PROCEED)
