@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"waggle/dns/wire"
 	"waggle/internal/dnspeer"
 )
@@ -43,6 +45,14 @@ func TestFloor(t *testing.T) {
 	}
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
 	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := conn.SyscallConn()
+	var set error
+	if err == nil { // as the program does
+		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE) })
+	}
+	if err := errors.Join(err, set); err != nil {
 		t.Fatal(err)
 	}
 	s, err := wire.NewSocket(conn, false)

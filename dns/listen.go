@@ -130,7 +130,7 @@ func (s *Server) listenUDP(addr netip.AddrPort) (*udpPort, error) {
 	conns := []*net.UDPConn{first}
 	readers := max(1, s.cfg.Readers)
 	if readers > 1 || s.cfg.Handover {
-		err = setSocket(first, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+		err = setSocket(first, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
 	bound := first.LocalAddr().(*net.UDPAddr).AddrPort()
 	for err == nil && len(conns) < readers {
@@ -167,16 +167,21 @@ func openUDP(addr netip.AddrPort, shared bool) (*net.UDPConn, error) {
 	return conn, nil
 }
 
-// setUp gives a UDP socket its buffer, and makes it tell where packets were
-// sent to: clients drop a reply from another address than the one they asked.
+// setUp gives a UDP socket its buffer, has replies leave in one piece whatever
+// ICMP says of the path (RFC 9715: MaxUDP fits any that matters, and what says
+// otherwise may be forged), and makes it tell where packets were sent to: clients
+// drop a reply from another address than the one they asked.
 func setUp(conn *net.UDPConn, addr netip.Addr) error {
-	err := conn.SetReadBuffer(udpBuffer)
-	if err == nil && addr.IsUnspecified() {
-		if addr.Is6() {
-			err = setSocket(conn, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO)
-		} else {
-			err = setSocket(conn, unix.IPPROTO_IP, unix.IP_PKTINFO)
-		}
+	err := errors.Join(conn.SetReadBuffer(udpBuffer), setSocket(conn, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE))
+	if addr.Is6() {
+		err = errors.Join(err, setSocket(conn, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE))
+	}
+	switch {
+	case err != nil || !addr.IsUnspecified():
+	case addr.Is6():
+		err = setSocket(conn, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	default:
+		err = setSocket(conn, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	}
 	if err != nil {
 		return fmt.Errorf("set up socket: %w", err)
@@ -188,12 +193,12 @@ func setUp(conn *net.UDPConn, addr netip.Addr) error {
 func control(v6, shared bool) func(network, address string, raw syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
 		// Addresses of links may come and go while we listen.
-		err := setRaw(raw, unix.IPPROTO_IP, unix.IP_FREEBIND)
+		err := setRaw(raw, unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
 		if v6 {
-			err = setRaw(raw, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND)
+			err = setRaw(raw, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
 		}
 		if shared && err == nil {
-			err = setRaw(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+			err = setRaw(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 		}
 		return err
 	}
@@ -217,7 +222,7 @@ func (s *Server) listenTCP(addr netip.AddrPort) (*net.TCPListener, error) {
 	}
 	raw, err := tcp.SyscallConn()
 	if err == nil {
-		err = setRaw(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+		err = setRaw(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())

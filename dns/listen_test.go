@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"waggle/internal/testnet"
 )
@@ -201,6 +202,31 @@ func answered(proto string, at netip.AddrPort) error {
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s %s: %v, %w", proto, at, r, err)
+		}
+	}
+}
+
+func TestRepliesLeaveInOnePiece(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"} {
+		addr := netip.MustParseAddrPort(at)
+		conn, err := openUDP(addr, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Control(func(fd uintptr) {
+			if v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER); v != unix.IP_PMTUDISC_PROBE {
+				t.Errorf("%s over IPv4: %d, %v", at, v, err)
+			}
+			if v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER); addr.Addr().Is6() && v != unix.IPV6_PMTUDISC_PROBE {
+				t.Errorf("%s: %d, %v", at, v, err)
+			}
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -71,18 +71,17 @@ func newUDPPort(conns []*net.UDPConn, loop Loop, borrowed bool) (*udpPort, error
 	return p, nil
 }
 
-func setSocket(conn *net.UDPConn, level, option int) error {
+func setSocket(conn *net.UDPConn, level, option, value int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return setRaw(raw, level, option)
+	return setRaw(raw, level, option, value)
 }
 
-// setRaw switches an option on.
-func setRaw(raw syscall.RawConn, level, option int) error {
+func setRaw(raw syscall.RawConn, level, option, value int) error {
 	var set error
-	if err := raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, 1) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, value) }); err != nil {
 		return err
 	}
 	return set
