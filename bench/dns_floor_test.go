@@ -50,7 +50,9 @@ func TestFloor(t *testing.T) {
 	raw, err := conn.SyscallConn()
 	var set error
 	if err == nil { // as the program does
-		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE) })
+		err = raw.Control(func(fd uintptr) {
+			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		})
 	}
 	if err := errors.Join(err, set); err != nil {
 		t.Fatal(err)
