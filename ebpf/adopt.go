@@ -75,16 +75,11 @@ func (s *services) adoptLists(ids map[uint32]bool) (damaged []uint32) {
 	}
 	used := make([]bool, len(s.backends))
 	for id := range ids {
-		d := s.load(id)
-		where, most := d.list(), len(s.slots)
-		if d.isRow() {
-			most = len(s.backends)
-		}
-		switch {
-		case where.end() > uint32(most) || where.end() < where.base || d.isRow() && !s.claim(id, used):
+		switch d := s.load(id); {
+		case !s.within(d) || d.isRow() && !s.claim(id, used):
 			refuse(id)
-		case !d.isRow() && where.n > 0:
-			lists = append(lists, list{id, where})
+		case !d.isRow() && d.list().n > 0:
+			lists = append(lists, list{id, d.list()})
 		}
 	}
 	slices.SortFunc(lists, func(a, b list) int { return cmp.Or(cmp.Compare(a.base, b.base), cmp.Compare(a.id, b.id)) })

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -364,19 +365,37 @@ func TestDamageIsRepaired(t *testing.T) {
 	b, whole := newBed(t), t
 	d := b.open(whole)
 	p := plan(services...)
+	var moved []*lb.Service // all but the third have a backend less and another more
+	for i, s := range services {
+		m := *s
+		if i != 2 {
+			m.Backends = append(slices.Clone(s.Backends[:1]), lb.Backend{Addr: addr(fmt.Sprintf("10.0.1.%d:1", i)), Weight: 3})
+		}
+		moved = append(moved, &m)
+	}
 	for name, damage := range damages(services) {
-		repair := map[string]func(t *testing.T){
-			"by Repair": func(t *testing.T) {
+		// Each repairs, and returns what the kernel is to hold then.
+		repair := map[string]func(t *testing.T) *lb.Plan{
+			"by Repair": func(t *testing.T) *lb.Plan {
 				if err := d.Repair(t.Context()); err != nil {
 					t.Fatal(err)
 				}
+				return p
 			},
-			"by a restart": func(t *testing.T) {
+			"by Repair after a change": func(t *testing.T) *lb.Plan {
+				apply(t, d, moved...)
+				if err := d.Repair(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return plan(moved...)
+			},
+			"by a restart": func(t *testing.T) *lb.Plan {
 				if err := d.Close(); err != nil {
 					t.Fatal(err)
 				}
 				d = b.open(whole) // lasts longer than this subtest
 				apply(t, d, services...)
+				return p
 			},
 		}
 		for how, do := range repair {
@@ -388,8 +407,13 @@ func TestDamageIsRepaired(t *testing.T) {
 				if err := damage(d); err != nil {
 					t.Fatal(err)
 				}
-				do(t)
-				sameState(t, wantState(p), kernelState(t, d))
+				for f, b := range d.BackendStats() { // which damage must not end
+					if !b.Addr.IsValid() {
+						t.Errorf("%v has a backend without an address", f)
+					}
+				}
+				want := do(t)
+				sameState(t, wantState(want), kernelState(t, d))
 				checkRoom(t, d)
 				if id, was := d.heldLocked()[services[2].Frontend], before[services[2].Frontend]; id != was && !strings.Contains(name, "IPv6") {
 					t.Errorf("a service without damage has id %d now, had %d", id, was)

@@ -69,9 +69,13 @@ func (s *services) store(id uint32, d descriptor) {
 }
 
 // listed appends to buf the backends that d leads to, in their order, each once.
+// What leads beyond all there is, which is damage, leads nowhere.
 func (s *services) listed(d descriptor, buf []uint32) []uint32 {
 	where := d.list()
-	if d.isRow() {
+	switch {
+	case !s.within(d):
+		return buf
+	case d.isRow():
 		for i := where.base; i < where.end(); i++ {
 			buf = append(buf, i)
 		}
@@ -85,10 +89,28 @@ func (s *services) listed(d descriptor, buf []uint32) []uint32 {
 	return buf
 }
 
+// own is listed without backends of others, which only damage brings in there:
+// they must not go when this service changes.
+func (s *services) own(id uint32, d descriptor, buf []uint32) []uint32 {
+	return slices.DeleteFunc(s.listed(d, buf), func(i uint32) bool {
+		return int(i) >= len(s.backends) || s.backends[i].Service != id
+	})
+}
+
+// within reports whether the list of d is within the slots or, of a row, the
+// backends.
+func (s *services) within(d descriptor) bool {
+	list, most := d.list(), len(s.slots)
+	if d.isRow() {
+		most = len(s.backends)
+	}
+	return list.base <= list.end() && list.end() <= uint32(most)
+}
+
 // replace brings a service that the kernel holds to what it is to be, unless it
 // is that already, and returns its new entry.
 func (s *services) replace(e entry, to recipe) (entry, error) {
-	s.had = s.listed(e.descriptor, s.had[:0])
+	s.had = s.own(e.id, e.descriptor, s.had[:0])
 	if s.same(e, to) {
 		return e, nil
 	}
@@ -281,7 +303,7 @@ func (s *services) prepare(to recipe) (entry, error) {
 
 // release gives back all of a service that no VIP leads to any more.
 func (s *services) release(e entry) {
-	s.had = s.listed(e.descriptor, s.had[:0])
+	s.had = s.own(e.id, e.descriptor, s.had[:0])
 	for _, i := range s.had {
 		s.depart(e.id, i)
 	}

@@ -31,7 +31,7 @@ func (d *Dataplane) BackendStats() iter.Seq2[vip.Frontend, lb.BackendStats] {
 
 func (s *services) stats(id uint32) iter.Seq[lb.BackendStats] {
 	return func(yield func(lb.BackendStats) bool) {
-		for _, i := range s.listed(s.load(id), nil) {
+		for _, i := range s.own(id, s.load(id), nil) {
 			b := &s.backends[i]
 			if !yield(lb.BackendStats{
 				Addr:        addrPort(b.Addr, b.Port),
