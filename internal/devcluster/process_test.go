@@ -139,12 +139,13 @@ func TestHowAProcessEnds(t *testing.T) {
 		name, cmd string
 		stop      bool // when it has written a line
 		want      string
+		grace     time.Duration // a minute if there is none
 	}{
 		{name: "exit status 0 is no error", cmd: "true"},
 		{name: "another exit status is told", cmd: "exit 3", want: "command exited with status 3"},
 		{name: "a signal is told", cmd: "kill -9 $$", want: "command terminated with signal Killed"},
 		{name: "SIGTERM stops it", cmd: "echo; exec sleep 100", stop: true, want: "command terminated with signal Terminated"},
-		{name: "SIGKILL stops what ignores SIGTERM", cmd: "trap '' TERM; echo; while :; do sleep 1; done", stop: true, want: "command terminated with signal Killed"},
+		{name: "SIGKILL stops what ignores SIGTERM", cmd: "trap '' TERM; echo; while :; do sleep 1; done", stop: true, want: "command terminated with signal Killed", grace: 300 * time.Millisecond},
 		{name: "it may end in order on SIGTERM", cmd: "trap 'exit 0' TERM; echo; while :; do sleep 0.01; done", stop: true},
 	}
 	for _, tt := range tests {
@@ -152,7 +153,10 @@ func TestHowAProcessEnds(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			dir := t.TempDir()
-			c := command{argv: shell(tt.cmd), dir: dir, user: "root", grace: 300 * time.Millisecond}
+			c := command{argv: shell(tt.cmd), dir: dir, user: "root", grace: time.Minute}
+			if tt.grace > 0 {
+				c.grace = tt.grace
+			}
 			result := make(chan error, 1)
 			go func() { result <- s.run(ctx, c, func(int) {}) }()
 			if tt.stop {
