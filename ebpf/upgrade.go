@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +64,7 @@ func (d *Dataplane) takeOver(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.services.allow.set(every, clientsOf(old.allow[every])); err != nil {
+	if err := d.services.allow.set(every, slices.Collect(maps.Keys(old.allow[every]))); err != nil {
 		return err
 	}
 	return errors.Join(inheritVIPs(d.v4, old, dir, bpfMapVip4), inheritVIPs(d.v6, old, dir, bpfMapVip6))
@@ -156,7 +158,7 @@ func inheritVIPs[K comparable](f *family[K], old *v2, dir, name string) error {
 func (o *v2) recipe(id uint32) recipe {
 	s := &o.services[id]
 	d := descriptor(s.Descriptor)
-	to := recipe{flags: d.flags(), affinity: time.Duration(s.AffinitySeconds) * time.Second, allow: clientsOf(o.allow[id])}
+	to := recipe{flags: d.flags(), affinity: time.Duration(s.AffinitySeconds) * time.Second, allow: slices.Collect(maps.Keys(o.allow[id]))}
 	slots, last := d.list(), uint32(0)
 	for _, slot := range o.slots[min(int(slots.base), len(o.slots)):min(int(slots.end()), len(o.slots))] {
 		if int(slot.Backend) >= len(o.backends) {
@@ -170,13 +172,6 @@ func (o *v2) recipe(id uint32) recipe {
 		to.shares, last = append(to.shares, share{*packedWords(&b.Addr), b.Port, b.Weight, 1}), slot.Backend
 	}
 	return to
-}
-
-func clientsOf(held map[bpfAllowKey]bool) (list []bpfAllowKey) {
-	for key := range held {
-		list = append(list, key)
-	}
-	return list
 }
 
 // forgetOlder removes the pins of the schema before, whose links are ours now.

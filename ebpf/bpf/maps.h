@@ -54,8 +54,8 @@ struct service {
 
 #define FLAGS_AFFINITY (FLAG_NETNS | FLAG_CGROUP | FLAG_SOURCE)
 
-// A backend that is in no row has one slot for each share of its weight. They are indices of
-// backends, two in an element of the map, which has eight octets at least.
+// A backend that is in no row has one slot for each share of its weight: its index.
+// Two are an element of the map, which has eight octets at least.
 struct slots {
 	__u32 backend[2];
 };
