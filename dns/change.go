@@ -6,6 +6,10 @@ import (
 	"waggle/dns/wire"
 )
 
+// Same reports whether z answers all questions as old does, which is nil or one
+// that z was built from, however many steps ago.
+func (z *Zone) Same(old *Zone) bool { return old != nil && z.serial == old.serial }
+
 // Changed yields every name whose records are not those of old, with the
 // records it has now, which may be none, in no particular order. A nil old is
 // the Zone of nothing. Of Zones that were built one from the other it looks only

@@ -19,16 +19,17 @@ type metrics struct {
 	lost    prometheus.Counter
 	dropped prometheus.Counter
 
-	zones func() []string // apexes by number
+	zones  func() []string // apexes by number
+	kernel Kernel          // counts apart; nil for none
 
 	mu      sync.Mutex // guards the following
 	tallies []*tally
 }
 
-func newMetrics(reg prometheus.Registerer, zones func() []string) *metrics {
+func newMetrics(reg prometheus.Registerer, zones func() []string, kernel Kernel) *metrics {
 	f := promauto.With(reg)
 	m := &metrics{
-		zones: zones,
+		zones: zones, kernel: kernel,
 		dropped: f.NewCounter(prometheus.CounterOpts{
 			Name: "waggle_dns_dropped_total", Help: "Unusual queries that got no answer because too many were waiting."}),
 		panics: f.NewCounter(prometheus.CounterOpts{
@@ -158,6 +159,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 				sum.add(t)
 			}
 		}
+		if proto == protoUDP && m.kernel != nil {
+			sum.addKernel(m.kernel.Counts())
+		}
 		for zone := range sum.answered {
 			for rrtype := range sum.answered[zone] {
 				for rcode := range sum.answered[zone][rrtype] {
@@ -192,6 +196,14 @@ func (t *tally) add(other *tally) {
 	}
 	t.nanos.Add(other.nanos.Load())
 	t.proto = other.proto
+}
+
+// addKernel adds what the kernel has answered.
+func (t *tally) addKernel(counts []uint64) {
+	for i, n := range counts {
+		rcode, rest := i%len(countedRcodes), i/len(countedRcodes)
+		t.answered[rest/len(countedTypes)][rest%len(countedTypes)][rcode].Add(n)
+	}
 }
 
 func (t *tally) histogram(desc *prometheus.Desc) prometheus.Metric {

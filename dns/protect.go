@@ -62,11 +62,16 @@ func (g *gate) admits(client netip.Addr) bool {
 // transfers reports whether client may have whole zones.
 func (g *gate) transfers(client netip.Addr) bool { return g.rules.Load().transfer.Contains(client) }
 
+// free reports whether client gets as many replies as it asks for.
+func (g *gate) free(client netip.Addr) bool {
+	r := g.rules.Load()
+	return r.limiter == nil || r.unmetred.Contains(client)
+}
+
 // verdict says what becomes of a reply over UDP. A client whose cookie proves
 // its address is not held back: nobody else can make it get replies.
 func (g *gate) verdict(client netip.Addr, rcode int, proven bool) guard.Verdict {
-	r := g.rules.Load()
-	if proven || r.limiter == nil || r.unmetred.Contains(client) {
+	if proven || g.free(client) {
 		return guard.Send
 	}
 	kind := guard.Error
@@ -76,7 +81,7 @@ func (g *gate) verdict(client netip.Addr, rcode int, proven bool) guard.Verdict 
 	case dns.RcodeNameError:
 		kind = guard.NoSuchName
 	}
-	return r.limiter.Check(client, kind, time.Now())
+	return g.rules.Load().limiter.Check(client, kind, time.Now())
 }
 
 // deny puts the reply to a query from who may not ask into out: its header with

@@ -275,7 +275,7 @@ func TestLatencyIsCountedInBuckets(t *testing.T) {
 		}
 	}
 	reg := prometheus.NewRegistry()
-	m := newMetrics(reg, func() []string { return nil })
+	m := newMetrics(reg, func() []string { return nil }, nil)
 	m.newTally(protoUDP).observe(5*time.Microsecond, 3)
 	if n, err := testutil.GatherAndCount(reg, "waggle_dns_request_duration_seconds"); n != 2 || err != nil {
 		t.Errorf("%d, %v", n, err)

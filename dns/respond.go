@@ -19,7 +19,8 @@ import (
 type responder struct {
 	s       *Server
 	tally   *tally
-	query   *wire.Query // the one being answered
+	query   *wire.Query  // the one being answered
+	outcome wire.Outcome // what has become of it; Slow unless it was answered by copying
 	queries []wire.Query
 }
 
@@ -56,7 +57,7 @@ func (r *responder) answerNow(room, packet []byte, client netip.AddrPort) (reply
 // into room, nil for none, or says that it takes more than copying (Slow) or is
 // for the Forwarder (Foreign).
 func (r *responder) answer(i int, room, packet []byte, client netip.AddrPort) (reply []byte, by wire.Verdict) {
-	r.query = &r.queries[i]
+	r.query, r.outcome = &r.queries[i], wire.Outcome{}
 	defer func() {
 		if p := recover(); p != nil {
 			reply, by = r.s.panicked(p, packet), wire.Answered
@@ -75,6 +76,7 @@ func (r *responder) answer(i int, room, packet []byte, client netip.AddrPort) (r
 	if out.Verdict != wire.Answered {
 		return nil, out.Verdict
 	}
+	r.outcome = out
 	rcode := int(out.Rcode)
 	r.tally.answer(1+int(out.Domain), r.query.Type, rcode, 1)
 	if timed {

@@ -41,6 +41,9 @@ type ServerConfig struct {
 	Allow []netip.Prefix
 	// Forward answers names that no zone has. Nil refuses them.
 	Forward Forwarder
+	// Kernel gives answers that are asked for often. Nil gives none. Whoever
+	// changes a Zone or the Forwarder tells it so, or SetAccess has been called.
+	Kernel Kernel
 	// Transfer are the networks that may have whole zones (AXFR).
 	Transfer []netip.Prefix
 	// Limit is how many replies over UDP a network gets, Unlimited those that
@@ -102,7 +105,7 @@ type socket struct {
 // called from many goroutines. A nil reg counts without showing.
 func NewServer(cfg ServerConfig, zone func() *Zone, log *zap.Logger, reg prometheus.Registerer) *Server {
 	s := &Server{cfg: cfg, zone: zone, log: log, gate: newGate(cfg), jobs: make(chan job, jobsWaiting)}
-	s.metrics = newMetrics(reg, func() []string { return apexes(zone()) })
+	s.metrics = newMetrics(reg, func() []string { return apexes(zone()) }, cfg.Kernel)
 	s.queries = newQueryLog(cfg.Log, log.Named("query"), s.metrics.lost.Inc)
 	return s
 }

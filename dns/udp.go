@@ -110,7 +110,7 @@ func (p *udpPort) close() {
 func (s *Server) serveUDP(ctx context.Context, p *udpPort) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, sock := range p.raw {
-		g.Go(func() error { return s.serveRaw(ctx, sock) })
+		g.Go(func() error { return s.serveRaw(ctx, sock, p.addr) })
 	}
 	for _, conn := range p.conns {
 		g.Go(func() error { return s.servePlain(ctx, conn) })
@@ -118,10 +118,11 @@ func (s *Server) serveUDP(ctx context.Context, p *udpPort) error {
 	return g.Wait()
 }
 
-func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
+func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket, listen netip.AddrPort) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	r := newResponder(s, s.metrics.newTally(protoUDP), wire.BatchSize)
+	keep := newKeeper(s, listen)
 	late, foreign := make([]int, 0, wire.BatchSize), make([]int, 0, wire.BatchSize)
 	for {
 		n, err := sock.Receive()
@@ -132,6 +133,7 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 			continue
 		}
 		late, foreign = late[:0], foreign[:0]
+		keep.begin()
 		r.prepare(sock, n)
 		for i := range n {
 			reply, by := r.answer(i, sock.Room(i), sock.Packet(i), sock.Client(i))
@@ -142,9 +144,11 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket) error {
 				foreign = append(foreign, i)
 			case reply != nil:
 				sock.Reply(i, reply)
+				keep.answered(sock, i, r, reply)
 			}
 		}
 		sock.Send()
+		keep.flush()
 		for _, i := range late {
 			s.later(letter(sock, i))
 		}

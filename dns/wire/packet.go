@@ -19,6 +19,31 @@ func (s *Socket) Room(i int) []byte { return s.out[i][:0] }
 // Client returns who sent packet i.
 func (s *Socket) Client(i int) netip.AddrPort { return addrPort(s.names[i][:s.msgs[i].hdr.Namelen]) }
 
+// Destination returns the address that packet i was sent to, where the Socket has
+// been told to look, else the zero Addr.
+func (s *Socket) Destination(i int) netip.Addr {
+	if !s.control {
+		return netip.Addr{}
+	}
+	return destination(s.controls[i][:s.msgs[i].hdr.Controllen])
+}
+
+// destination returns the address in the first control message, IP_PKTINFO or
+// IPV6_PKTINFO.
+func destination(control []byte) netip.Addr {
+	if len(control) < unix.SizeofCmsghdr {
+		return netip.Addr{}
+	}
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	switch data := control[unix.CmsgLen(0):]; {
+	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= 12:
+		return netip.AddrFrom4([4]byte(data[8:12])) // in_pktinfo ends with it
+	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= 16:
+		return netip.AddrFrom16([16]byte(data[:16])).Unmap() // in6_pktinfo starts with it
+	}
+	return netip.Addr{}
+}
+
 // addrPort reads a struct sockaddr_in or sockaddr_in6, the zero AddrPort from
 // anything else. An IPv4 address that an IPv6 socket shows is that address.
 func addrPort(sockaddr []byte) netip.AddrPort {
