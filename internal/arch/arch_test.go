@@ -27,7 +27,7 @@ var ranks = map[string]int{
 	"lb": 2, "dns": 2, "watcher/mesos": 2, "watcher/marathon": 2, "watcher/file": 2,
 	"watcher/archive": 2,
 
-	"ebpf": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "watcher/transport/transporttest": 3, "api": 3,
+	"ebpf": 3, "ebpf/answers": 3, "lb/ipvs": 3, "explain": 3, "lb/lbtest": 3, "watcher/mesos/mesostest": 3, "watcher/zk/zktest": 3, "watcher/transport/transporttest": 3, "api": 3,
 	"internal/vmtest/guest/script": 0, "internal/vmtest/guest": 1, "internal/vmtest": 4,
 
 	"lb/feature": 4, "internal/testnet": 3, "internal/outside": 0, "internal/devcluster": 3, "internal/capability": 0,
@@ -49,7 +49,7 @@ var testOnly = []string{"lb/lbtest", "lb/feature", "watcher/mesos/mesostest", "w
 // here may be imported by nobody.
 var owners = map[string][]string{
 	"github.com/miekg/dns":                {"dns"},
-	"github.com/cilium/ebpf":              {"ebpf"},
+	"github.com/cilium/ebpf":              {"ebpf", "ebpf/answers"},
 	"github.com/vishvananda/netlink":      {"internal/hostnet", "lb/ipvs", "internal/testnet"},
 	"github.com/vishvananda/netns":        {"internal/hostnet", "lb/ipvs", "internal/testnet"},
 	"github.com/moby/ipvs":                {"lb/ipvs"},
