@@ -48,6 +48,7 @@ type dnsConfig struct {
 	Handover   bool          `yaml:"handover" help:"let the next daemon listen before this one has ended, and this one before the last has"`
 	Loop       string        `yaml:"loop" help:"how UDP is read: raw with few system calls on threads of their own, plain by the Go runtime, auto chooses"`
 	Readers    int           `yaml:"readers" help:"sockets to read for each address, each with a thread of its own"`
+	Kernel     int           `yaml:"kernel_answers" help:"how many answers that are asked for often the kernel keeps, and gives by itself to processes of this machine (Linux 6.6); 0 for none"`
 	Domain     string        `yaml:"domain" help:"domain of task names, as mesos-dns has it"`
 	DCOSDomain string        `yaml:"dcos_domain" help:"domain of the names that DC/OS has"`
 	TTL        time.Duration `yaml:"ttl" help:"time that names in the domain may be cached, whole seconds"`

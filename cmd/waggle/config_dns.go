@@ -15,6 +15,7 @@ import (
 
 	"waggle/dns"
 	"waggle/dns/guard"
+	"waggle/ebpf/answers"
 	"waggle/internal/hostnet"
 )
 
@@ -41,10 +42,14 @@ type dnsLogConfig struct {
 // maxReaders is more than any machine has a use for.
 const maxReaders = 256
 
+// maxKernelAnswers take 800 MB.
+const maxKernelAnswers = 1 << 20
+
 // defaultDNSServer lays the server's defaults under the keys of d.
 func defaultDNSServer(d *dnsConfig) {
 	s := dns.DefaultServerConfig()
 	d.Loop, d.Readers = string(s.Loop), s.Readers
+	d.Kernel = answers.DefaultConfig().Most
 	d.Addresses = []string{}
 	d.Allow, d.Transfer = []string{"loopback", "private", "own"}, []string{}
 	d.Limit = dnsLimitConfig{Rate: s.Limit.Rate, Burst: s.Limit.Burst, Slip: s.Limit.Slip, Exempt: []string{"loopback", "own"}}
@@ -66,6 +71,9 @@ func (d dnsConfig) server(bad func(key, format string, args ...any)) dns.ServerC
 	}
 	if d.Readers < 1 || d.Readers > maxReaders {
 		bad("dns.readers", "%d is not from 1 to %d", d.Readers, maxReaders)
+	}
+	if d.Kernel < 0 || d.Kernel > maxKernelAnswers {
+		bad("dns.kernel_answers", "%d is not from 0 to %d", d.Kernel, maxKernelAnswers)
 	}
 	networks := func(key string, list []string) []netip.Prefix {
 		out, err := guard.ParseNetworks(list, hostnet.Addrs())

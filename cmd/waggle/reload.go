@@ -126,6 +126,7 @@ func (r *reloader) take(cfg fileConfig) error {
 	}
 	r.level.SetLevel(next.Log.Level)
 	r.daemon.dns.SetAccess(next.dnsServer())
+	r.daemon.kernelDNS.Forget()
 	r.daemon.agent.Reconfigure(next.agent())
 	r.now = next
 	r.last.Store(&reload{at: time.Now(), waiting: waiting})

@@ -19,6 +19,7 @@ import (
 	"waggle/api"
 	"waggle/dns"
 	"waggle/dns/forward"
+	"waggle/ebpf/answers"
 	"waggle/internal/agent"
 	"waggle/internal/hostnet"
 	"waggle/watcher"
@@ -99,11 +100,12 @@ type daemon struct {
 	merged   *watcher.Merge   // of these
 	kept     *archive.Source  // around merged
 	balancer
-	agent   *agent.Agent
-	addrs   *addresses        // nil without
-	forward *forward.Resolver // nil without
-	dns     *dns.Server
-	http    *api.Server
+	agent     *agent.Agent
+	addrs     *addresses        // nil without
+	forward   *forward.Resolver // nil without
+	dns       *dns.Server
+	kernelDNS *answers.Answers // nil without
+	http      *api.Server
 }
 
 // openDaemon opens everything that can fail: the kernel last, since what is
@@ -141,6 +143,9 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 		}
 		server.Forward = d.forward
 	}
+	if d.kernelDNS = newAnswers(cfg.DNS, log.Named("dns"), reg); d.kernelDNS != nil {
+		server.Kernel = d.kernelDNS // assigned apart, or nil would be a Kernel that is not nil
+	}
 	d.dns = dns.NewServer(server, func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
 	d.http = api.New(cfg.http(), d.view, reg, log.Named("http"))
 	if err := errors.Join(d.dns.Listen(), d.http.Listen()); err != nil {
@@ -152,6 +157,7 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 	d.kept = archive.New(cfg.archive(), d.merged, d.merged.Spoken, log.Named("archive"), reg)
 	stages := cfg.agent()
 	stages.LB.Inner = d.kind == "ipvs"
+	stages.Renamed = d.kernelDNS.Forget
 	d.agent = agent.New(stages, d.kept, d.plane, log.Named("agent"), reg)
 	return d, nil
 }
@@ -189,6 +195,7 @@ func (d *daemon) run(ctx context.Context) error {
 		g.Go(func() error { return d.forward.Run(ctx) })
 	}
 	g.Go(func() error { return d.keepLocal(ctx) })
+	g.Go(func() error { return d.kernelDNS.Run(ctx) })
 	if r, ok := d.plane.(runner); ok {
 		g.Go(func() error { return r.Run(ctx) })
 	}

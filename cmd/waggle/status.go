@@ -44,6 +44,9 @@ func (d *daemon) status(s *agent.State) api.Status {
 			st.Reasons = append(st.Reasons, "lb.exclude: "+d.kind+" balances for all clients, and cannot leave these alone")
 		}
 	}
+	if err := d.kernelDNS.Err(); err != nil {
+		st.Reasons = append(st.Reasons, err.Error())
+	}
 	for _, a := range d.dns.Addrs() {
 		st.DNS = append(st.DNS, a.String())
 	}

@@ -51,6 +51,9 @@ type Config struct {
 	// Eject says when backends that refuse connections, or are slow to take them,
 	// get none for a while.
 	Eject lb.EjectConfig
+	// Renamed is called as soon as a Zone counts that says something else than the
+	// one before. Nil is fine.
+	Renamed func()
 }
 
 // DefaultConfig returns the stages' own defaults, a retry after 1 s, a repair
@@ -219,7 +222,11 @@ func (a *Agent) loop(ctx context.Context) error {
 		due.Stop() // whatever waited is in the turn that starts now
 		pace.spent(a.now())
 		s := a.turn(ctx, p)
+		before := a.Zone()
 		a.state.Store(s)
+		if a.cfg.Renamed != nil && !s.Zone.Same(before) {
+			a.cfg.Renamed()
+		}
 		next := make(chan struct{})
 		close(*a.turned.Swap(&next))
 		if at, ok := a.wake(s); ok {

@@ -19,7 +19,7 @@ var suites = []struct {
 	pkg, run string
 	minutes  int
 }{
-	{"internal/testnet", ".", 2}, {"internal/hostnet", ".", 2}, {"internal/capability", ".", 1}, {"ebpf", ".", 8}, {"lb/ipvs", ".", 5},
+	{"internal/testnet", ".", 2}, {"internal/hostnet", ".", 2}, {"internal/capability", ".", 1}, {"ebpf", ".", 8}, {"lb/ipvs", ".", 5}, {"ebpf/answers", "^TestAPacket", 1},
 	{"cmd/waggle", "^TestKernelsThatLack", 4},
 }
 
@@ -92,7 +92,7 @@ func tail(text string, lines int) string {
 // somebody takes away from IPVS meanwhile is back within seconds.
 const story = `
 ip link set lo up && ip addr add 10.0.0.1/24 dev dummy0 && ip link set dummy0 up && ip route add default via 10.0.0.2 || exit 10
-waggle dev --agent-ip 10.0.0.1 --lb.backend auto --lb.pin_dir /proc/nowhere --http.socket /tmp/w.sock /hello.json >/tmp/out 2>&1 &
+waggle dev --log.level info --agent-ip 10.0.0.1 --lb.backend auto --lb.pin_dir /proc/nowhere --http.socket /tmp/w.sock /hello.json >/tmp/out 2>&1 &
 daemon=$!
 vip=
 for i in $(seq 60); do
@@ -101,6 +101,7 @@ for i in $(seq 60); do
 	sleep 1
 done
 cat /tmp/out /tmp/page
+grep -q "no answers in the kernel" /tmp/out || exit 17 # which is too old for that
 grep -q "hello from app /hello" /tmp/page || exit 11
 waggle status --socket /tmp/w.sock | grep balancer
 waggle status --socket /tmp/w.sock | grep -q "balancer *ipvs" || exit 12
