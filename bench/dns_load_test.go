@@ -20,11 +20,15 @@ import (
 type load struct {
 	answered, lost int
 	rate           float64 // answers a second
-	cpu            time.Duration
+	cpu, client    time.Duration
 }
 
-// perQuery is the server's CPU time for one answer, in µs.
-func (l load) perQuery() float64 { return l.cpu.Seconds() * 1e6 / float64(max(1, l.answered)) }
+// perQuery is the server's CPU time for one answer, and the client's, in µs. What
+// is answered in the kernel is answered on the client's time.
+func (l load) perQuery() (server, client float64) {
+	n := float64(max(1, l.answered))
+	return l.cpu.Seconds() * 1e6 / n, l.client.Seconds() * 1e6 / n
+}
 
 var (
 	completed = regexp.MustCompile(`Queries completed:\s+(\d+)`)
@@ -55,7 +59,7 @@ func dnsperf(c *contender, queries string, rate int, length time.Duration) (load
 	if err := cmd.Wait(); err != nil {
 		return load{}, fmt.Errorf("dnsperf: %w: %s", err, out)
 	}
-	l := load{cpu: cpuOfTree(c.pid) - before}
+	l := load{cpu: cpuOfTree(c.pid) - before, client: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
 	for re, to := range map[*regexp.Regexp]*int{completed: &l.answered, lost: &l.lost} {
 		m := re.FindSubmatch(out)
 		if m == nil {
