@@ -85,6 +85,8 @@ func TestOnlyAllowedNetworksAreAnswered(t *testing.T) {
 		}
 	}
 	got := uint64(0)
+	s.metrics.mu.Lock()
+	defer s.metrics.mu.Unlock()
 	for _, tl := range s.metrics.tallies {
 		got += tl.fates[denied].Load()
 	}
