@@ -186,14 +186,3 @@ func (s *Socket) Shut() {
 	}
 	_ = unix.Shutdown(s.fd, unix.SHUT_RD) // ends the wait
 }
-
-// Close closes the Socket. Nobody may be in Receive or Send.
-func (s *Socket) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	return unix.Close(s.fd)
-}

@@ -4,13 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"runtime"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,28 +21,11 @@ const (
 	controlMax  = 64 // an in6_pktinfo with its header, aligned, and some
 )
 
-// busy is how soon the next packet must come for the next wait to hold on to
-// the scheduler's slot.
-const busy = 2 * time.Millisecond
-
-// waitLimit ends every wait. It bounds for how long the garbage collector can
-// be kept waiting should the runtime's signal fail to end a wait, and, because
-// a call with a time limit is not restarted, it is what makes the signal end it.
-const waitLimit = 100 * time.Millisecond
-
 // Socket receives and sends packets of one UDP socket, many at a time, on one
 // locked thread.
-//
-// While packets come often it waits for them without telling the scheduler:
-// handing the slot over and back wakes a second thread, which costs more than
-// an answer. The runtime's preemption signal ends such a wait, so the collector
-// still gets its turn. When packets come seldom the scheduler is told, as with
-// any blocking call.
 type Socket struct {
-	fd      int
-	eager   bool // allowed to wait without telling the scheduler
-	waiting bool // does so now
-	last    time.Time
+	pace
+	*Handle
 	control bool
 
 	msgs     [BatchSize]mmsghdr
@@ -63,8 +41,6 @@ type Socket struct {
 
 	borrowed bool // others hold the socket too
 	closing  atomic.Bool
-	mu       sync.RWMutex // guards closed; held while a Letter is answered
-	closed   bool
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -78,24 +54,18 @@ var ErrClosed = errors.New("socket closed")
 
 // NewSocket takes the socket of conn over and closes conn. With control the
 // replies leave from the address that was asked, for which conn must tell the
-// destination of each packet (IP_PKTINFO). The caller calls Close.
+// destination of each packet (IP_PKTINFO). The caller calls Close, when nobody is
+// in Receive or Send any more.
 func NewSocket(conn *net.UDPConn, control bool) (*Socket, error) {
-	raw, err := conn.SyscallConn()
+	h, err := Detach(conn)
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
-	if ctlErr := raw.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) }); ctlErr != nil {
-		return nil, ctlErr
-	}
-	if err != nil {
-		return nil, fmt.Errorf("duplicate socket: %w", err)
-	}
 	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
-	if err := errors.Join(unix.SetNonblock(fd, false), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit), conn.Close()); err != nil {
-		return nil, errors.Join(fmt.Errorf("make socket blocking: %w", err), unix.Close(fd))
+	if err := errors.Join(unix.SetNonblock(h.fd, false), unix.SetsockoptTimeval(h.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)); err != nil {
+		return nil, errors.Join(fmt.Errorf("make socket blocking: %w", err), h.Close())
 	}
-	s := &Socket{fd: fd, eager: Preemptible(), control: control}
+	s := &Socket{pace: pace{eager: Preemptible()}, Handle: h, control: control}
 	for i := range BatchSize {
 		s.iovs[i] = unix.Iovec{Base: &s.in[i][0]}
 		s.iovs[i].SetLen(maxQuery)
@@ -108,10 +78,6 @@ func NewSocket(conn *net.UDPConn, control bool) (*Socket, error) {
 	}
 	return s, nil
 }
-
-// Preemptible reports whether the runtime interrupts threads with signals, as
-// it does unless told otherwise.
-func Preemptible() bool { return !strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1") }
 
 // ready makes message i fit to receive into: what was received last has
 // changed its sizes.
@@ -140,19 +106,10 @@ func (s *Socket) Receive() (int, error) {
 		}
 		switch errno {
 		case 0:
-			if s.eager && !s.waiting {
-				now := time.Now()
-				s.waiting = now.Sub(s.last) < busy
-				s.last = now
-			}
+			s.came()
 			return n, nil
 		case unix.EINTR, unix.EAGAIN:
-			// The runtime wants the slot, or nothing has come for long.
-			if s.waiting {
-				s.waiting = false
-				s.last = time.Now()
-				runtime.Gosched()
-			}
+			s.idle()
 		default:
 			return 0, fmt.Errorf("receive: %w", errno)
 		}
@@ -171,21 +128,11 @@ func (s *Socket) receive(closing bool) (int, syscall.Errno) {
 		s.ready(i)
 	}
 	s.received = 0
-	msgs := uintptr(unsafe.Pointer(&s.msgs[0]))
-	var n uintptr
-	var errno syscall.Errno
 	var flags uintptr = unix.MSG_WAITFORONE
 	if closing {
 		flags = unix.MSG_DONTWAIT
 	}
-	if s.waiting {
-		n, _, errno = syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), msgs, BatchSize, flags, 0, 0)
-	} else {
-		n, _, errno = syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), msgs, BatchSize, flags, 0, 0)
-	}
-	if errno != 0 {
-		return 0, errno
-	}
-	s.received = int(n)
-	return s.received, 0
+	var errno syscall.Errno
+	s.received, errno = s.call(unix.SYS_RECVMMSG, s.fd, unsafe.Pointer(&s.msgs[0]), BatchSize, flags)
+	return s.received, errno
 }
