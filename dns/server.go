@@ -136,8 +136,11 @@ func (s *Server) Addrs() []netip.AddrPort {
 // the queries it has read and returns ctx's error. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	// A reader that waits for packets may hold on to a slot of the scheduler.
-	if s.cfg.Loop.raw() {
+	if s.cfg.Loop.Raw() {
 		readers := max(1, s.cfg.Readers) * len(s.sockets)
+		if s.cfg.Forward != nil {
+			readers++ // of answers from upstreams
+		}
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + readers)
 		defer func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - readers) }()
 	}

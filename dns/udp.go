@@ -39,7 +39,8 @@ const (
 	LoopPlain Loop = "plain"
 )
 
-func (l Loop) raw() bool { return l == LoopRaw || l != LoopPlain && wire.Preemptible() }
+// Raw reports whether it is the raw loop that l comes to.
+func (l Loop) Raw() bool { return l == LoopRaw || l != LoopPlain && wire.Preemptible() }
 
 // udpPort is one UDP address that is listened on, by as many sockets as there
 // are readers. The kernel spreads clients over them.
@@ -52,7 +53,7 @@ type udpPort struct {
 // newUDPPort makes conns, all of one address, what loop reads.
 func newUDPPort(conns []*net.UDPConn, loop Loop, borrowed bool) (*udpPort, error) {
 	p := &udpPort{addr: conns[0].LocalAddr().(*net.UDPAddr).AddrPort(), conns: conns}
-	if !loop.raw() {
+	if !loop.Raw() {
 		return p, nil
 	}
 	for i, conn := range conns {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"waggle/dns"
 	"waggle/dns/forward"
 	"waggle/internal/hostnet"
 )
@@ -41,6 +42,7 @@ func (c fileConfig) forwarder(own func(netip.AddrPort) bool, bad func(key, forma
 	f, d := c.DNS.Forward, forward.DefaultConfig()
 	d.Timeout, d.StaleFor, d.InFlight = f.Timeout, f.Stale, int(f.InFlight)
 	d.AnswerBytes, d.NegativeBytes = int(f.CacheMB)<<20, int(f.MissingMB)<<20
+	d.Eager = dns.Loop(c.DNS.Loop).Raw()
 	d.Zones = map[string][]forward.Upstream{}
 	add := func(key, text string, to []forward.Upstream) []forward.Upstream {
 		u, err := forward.ParseUpstream(text)

@@ -38,6 +38,11 @@ type Config struct {
 	// random port and is replaced within a minute. One to be forged must be hit
 	// with the right one of these and the right id and letter case.
 	Sockets int
+	// Eager lets the thread that reads these sockets wait without telling Go's
+	// scheduler while answers come often, where that can be interrupted; see
+	// wire.Watch. It then holds one slot, for which the caller raises GOMAXPROCS.
+	// New decides; Reconfigure does not look at it.
+	Eager bool
 	// InFlight bounds the questions that wait for upstreams. Of these a client
 	// (an IPv4 address, an IPv6 /64) gets at most its share, the bound divided
 	// by the clients that wait; what is more is answered SERVFAIL at once.

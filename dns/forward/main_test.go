@@ -132,6 +132,7 @@ func silence(string, *dns.Msg) []*dns.Msg { return nil }
 // testConfig asks the servers for everything.
 func testConfig(servers ...*server) Config {
 	cfg := DefaultConfig()
+	cfg.Eager = true
 	for _, s := range servers {
 		cfg.Upstreams = append(cfg.Upstreams, s.upstream())
 	}

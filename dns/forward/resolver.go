@@ -21,7 +21,7 @@ type Resolver struct {
 	metrics   *metrics
 	admission *admission
 	self      [8]byte // to recognise our own questions
-	batches   sync.Pool
+	listener  *listener
 	now       atomic.Pointer[setup]
 
 	ctx    context.Context // of Run; ends everything
@@ -42,7 +42,7 @@ type Resolver struct {
 // nil. The caller runs Run, which lets go of everything.
 func New(cfg Config, roots *x509.CertPool, log *zap.Logger, reg prometheus.Registerer) (*Resolver, error) {
 	r := &Resolver{log: log, admission: newAdmission(), leaving: map[Upstream]leaver{}, flights: map[flightKey]*flight{}}
-	r.batches.New = func() any { return newBatch() }
+	r.listener = &listener{r: r, eager: cfg.Eager, sockets: map[int32]*socket{}}
 	random(r.self[:])
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.metrics = newMetrics(reg, r)
@@ -96,6 +96,7 @@ func (r *Resolver) stop() {
 	for _, u := range r.leaving {
 		u.close()
 	}
+	r.listener.shut()
 	r.parts.Wait()
 	s.cache.close()
 }

@@ -6,17 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// maxReply is the longest answer read over UDP. We offer less, but not everyone
-// listens.
-const maxReply = 4096
+	"waggle/dns/wire"
+)
 
 // socketAge is how long a socket, and so its port, is used.
 const socketAge = time.Minute
@@ -29,23 +28,19 @@ type pool struct {
 
 	mu      sync.Mutex // guards the following
 	sockets []*socket  // nil where there is none yet; none once closed
+	retired []*socket  // get no more questions
 }
 
-// socket is one of a pool's. The network poller says when there is something to
-// read; reading and writing, which never wait, go past it.
+// socket is one of a pool's. The resolver's listener reads it; reading and
+// writing never wait.
 type socket struct {
-	conn   *net.UDPConn
-	raw    syscall.RawConn
-	fd     int
+	*wire.Handle
+	tag    int32 // by which the listener knows it
 	pool   *pool
 	retire time.Time
 
-	open sync.RWMutex // held while fd is written to
-	shut bool         // guarded by open: fd is not ours any more
-
 	mu      sync.Mutex // guards the following
 	pending map[uint16]*attempt
-	retired bool // gets no more questions
 }
 
 // send asks a over one of the sockets, picked by dice.
@@ -69,24 +64,20 @@ func (p *pool) send(a *attempt, msg []byte, dice uint16) error {
 
 // write sends msg at once. What finds no room is lost, like any packet.
 func (s *socket) write(msg []byte) error {
-	s.open.RLock()
-	defer s.open.RUnlock()
-	if s.shut {
-		return net.ErrClosed
-	}
-	_, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)), unix.MSG_DONTWAIT, 0, 0)
+	errno := unix.EBADF
+	s.Use(func(fd int) {
+		_, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)), unix.MSG_DONTWAIT, 0, 0)
+	})
 	if errno != 0 && errno != unix.EAGAIN {
 		return errno
 	}
 	return nil
 }
 
-// close closes the socket once nobody writes to it.
+// close closes the socket once nobody uses it.
 func (s *socket) close() {
-	s.open.Lock()
-	s.shut = true
-	s.open.Unlock()
-	_ = s.conn.Close() // it has nothing to lose
+	s.pool.r.listener.forget(s)
+	_ = s.Close() // it has nothing to lose
 }
 
 // pick returns the socket for dice if it may still be used, and opens one where
@@ -102,34 +93,22 @@ func (p *pool) pick(dice int, now time.Time) (*socket, error) {
 		if now.Before(s.retire) {
 			return s, nil
 		}
-		s.leave()
+		p.retired = append(p.retired, s)
 		p.sockets[i] = nil
 	}
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(p.up.Addr))
 	if err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
-	s := &socket{conn: conn, pool: p, retire: now.Add(socketAge), pending: map[uint16]*attempt{}}
-	if s.raw, err = conn.SyscallConn(); err == nil {
-		err = s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
+	s := &socket{pool: p, retire: now.Add(socketAge), pending: map[uint16]*attempt{}}
+	if s.Handle, err = wire.Detach(conn); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
-	if err == nil && !p.r.goes(s.read) {
-		err = errStopped
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
+	if err := p.r.listener.add(s); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	p.sockets[i] = s
 	return s, nil
-}
-
-// leave lets the socket end once its questions have had their time.
-func (s *socket) leave() {
-	s.mu.Lock()
-	s.retired = true
-	s.mu.Unlock()
-	_ = s.conn.SetReadDeadline(time.Now().Add(s.pool.r.config().AttemptTimeout))
 }
 
 // forget takes a back and reports whether it was there.
@@ -143,51 +122,30 @@ func (s *socket) forget(a *attempt) bool {
 	return true
 }
 
-// read delivers answers until the socket is closed or left.
-func (s *socket) read() {
-	defer s.close()
+// drain delivers what is there.
+func (s *socket) drain(in *wire.Inbox) {
 	for {
-		err := s.raw.Read(s.drain)
-		if errors.Is(err, net.ErrClosed) || s.isRetired() {
-			return
-		}
-		s.fail(time.Now(), err)
-	}
-}
-
-// drain delivers what is there. It never says that it is done: what comes from
-// now on wakes it again.
-func (s *socket) drain(fd uintptr) (done bool) {
-	b := s.pool.r.batches.Get().(*batch)
-	defer s.pool.r.batches.Put(b)
-	for {
-		n, errno := b.receive(fd)
+		n, errno := in.Receive(s.Handle)
 		now := time.Now()
 		switch errno {
 		case 0:
 			for i := range n {
-				s.deliver(now, b.packet(i))
+				s.deliver(now, in.Packet(i))
 			}
-			if n < len(b.msgs) {
-				return false
+			if n < wire.BatchSize {
+				return
 			}
 		case unix.EINTR:
-		case unix.EAGAIN:
-			return false
 		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH:
 			// ICMP does not say which question it is about.
 			s.fail(now, errno)
+		case unix.EAGAIN, unix.EBADF:
+			return
 		default:
 			s.fail(now, errno)
-			return false
+			return
 		}
 	}
-}
-
-func (s *socket) isRetired() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.retired
 }
 
 // fail fails all that waits for an answer.
@@ -201,8 +159,9 @@ func (s *socket) fail(now time.Time, err error) {
 	}
 }
 
-// sweep fails what has waited for too long.
-func (s *socket) sweep(now time.Time) {
+// sweep fails what has waited for too long, and reports whether nothing waits
+// any more.
+func (s *socket) sweep(now time.Time) (idle bool) {
 	var lost []*attempt
 	s.mu.Lock()
 	for id, a := range s.pending {
@@ -211,19 +170,30 @@ func (s *socket) sweep(now time.Time) {
 			lost = append(lost, a)
 		}
 	}
+	idle = len(s.pending) == 0
 	s.mu.Unlock()
 	for _, a := range lost {
 		a.failed(now, errTimeout)
 	}
+	return idle
 }
 
+// sweep sweeps all sockets and closes those that have had their time.
 func (p *pool) sweep(now time.Time) {
 	p.mu.Lock()
-	sockets := append([]*socket(nil), p.sockets...)
+	sockets, retired := slices.Clone(p.sockets), slices.Clone(p.retired)
 	p.mu.Unlock()
 	for _, s := range sockets {
 		if s != nil {
 			s.sweep(now)
+		}
+	}
+	for _, s := range retired {
+		if s.sweep(now) {
+			s.close()
+			p.mu.Lock()
+			p.retired = slices.DeleteFunc(p.retired, func(r *socket) bool { return r == s })
+			p.mu.Unlock()
 		}
 	}
 }
@@ -243,10 +213,9 @@ func (p *pool) open() (n int) {
 // close ends all sockets. What waits is failed by who closes.
 func (p *pool) close() {
 	p.mu.Lock()
-	sockets := p.sockets
-	p.sockets = nil
+	sockets := append(p.sockets, p.retired...)
+	p.sockets, p.retired = nil, nil
 	p.mu.Unlock()
-	// Closing waits for the reader, which may be asking for a socket.
 	for _, s := range sockets {
 		if s != nil {
 			s.close()
