@@ -17,10 +17,11 @@ import (
 // Forwarder answers queries about names that no zone of ours has. Both methods
 // are called from many goroutines and wait for nothing. Cached appends the answer
 // to packet to dst if it has one. Resolve calls reply once, at once or later, and
-// needs packet until then; reply does not wait for anything.
+// needs packet until then; reply does not wait for anything. It may leave what it
+// sends upstream in out, which may be nil; so may reply in what it gets.
 type Forwarder interface {
 	Cached(dst, packet []byte, tcp bool) ([]byte, bool)
-	Resolve(packet []byte, client netip.Addr, tcp bool, reply func([]byte))
+	Resolve(packet []byte, client netip.Addr, tcp bool, out *wire.Outbox, reply func(*wire.Outbox, []byte))
 }
 
 // foreign answers a usual query about a name that is not ours: from what is
@@ -80,10 +81,13 @@ func (z *Zone) foreign(name string) bool {
 }
 
 // forward has j answered by the Forwarder.
-func (s *Server) forward(j job, t *tally) {
+func (s *Server) forward(j job, t *tally) { s.forwardBy(nil, j, t) }
+
+// forwardBy does so with questions that are left in out.
+func (s *Server) forwardBy(out *wire.Outbox, j job, t *tally) {
 	start := time.Now()
-	s.cfg.Forward.Resolve(j.packet, j.client.Addr(), t.proto == protoTCP, func(reply []byte) {
-		j.reply(s.forwarded(reply, j, start, t))
+	s.cfg.Forward.Resolve(j.packet, j.client.Addr(), t.proto == protoTCP, out, func(out *wire.Outbox, reply []byte) {
+		j.reply(out, s.forwarded(reply, j, start, t))
 	})
 }
 
@@ -114,7 +118,7 @@ func (s *Server) follow(j job, r *dns.Msg, to string, t *tally, done func()) {
 		return
 	}
 	// As by TCP, since it is cut for the client when it is put together.
-	s.cfg.Forward.Resolve(packet, j.client.Addr(), true, func(reply []byte) {
+	s.cfg.Forward.Resolve(packet, j.client.Addr(), true, nil, func(_ *wire.Outbox, reply []byte) {
 		var more dns.Msg
 		if err := more.Unpack(reply); err != nil {
 			more.Rcode = dns.RcodeServerFailure
@@ -134,7 +138,7 @@ func (s *Server) follow(j job, r *dns.Msg, to string, t *tally, done func()) {
 // one TCP connection, and so waits for nobody but himself, until ctx ends.
 func (s *Server) await(ctx context.Context, packet []byte, client netip.AddrPort, t *tally, answer func(job, *tally)) []byte {
 	got := make(chan []byte, 1)
-	answer(job{packet: packet, client: client, reply: func(reply []byte) { got <- reply }}, t)
+	answer(job{packet: packet, client: client, reply: func(_ *wire.Outbox, reply []byte) { got <- reply }}, t)
 	select {
 	case reply := <-got:
 		return reply

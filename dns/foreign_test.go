@@ -15,6 +15,7 @@ import (
 
 	"waggle/dns/forward"
 	"waggle/dns/guard"
+	"waggle/dns/wire"
 	"waggle/internal/dnspeer"
 )
 
@@ -245,8 +246,10 @@ func TestWithoutAPictureNothingIsForwarded(t *testing.T) {
 // panicking is a Forwarder that nobody may use.
 type panicking struct{}
 
-func (panicking) Cached([]byte, []byte, bool) ([]byte, bool)     { panic("asked") }
-func (panicking) Resolve([]byte, netip.Addr, bool, func([]byte)) { panic("asked") }
+func (panicking) Cached([]byte, []byte, bool) ([]byte, bool) { panic("asked") }
+func (panicking) Resolve([]byte, netip.Addr, bool, *wire.Outbox, func(*wire.Outbox, []byte)) {
+	panic("asked")
+}
 
 // TestWhoForwardsSaysSoInEveryReply looks at RA, which is about the server.
 func TestWhoForwardsSaysSoInEveryReply(t *testing.T) {

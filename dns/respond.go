@@ -142,17 +142,17 @@ func (s *Server) handle(j job, t *tally) {
 	r := unusual(z, j.packet, t.proto == protoTCP)
 	if r == nil {
 		t.note(ignored)
-		j.reply(nil)
+		j.reply(nil, nil)
 		return
 	}
 	if to := s.leadsAway(z, r); to != "" {
 		s.follow(j, r, to, t, func() {
 			defer s.rescue(j)
-			j.reply(s.finish(j, z, r, start, t))
+			j.reply(nil, s.finish(j, z, r, start, t))
 		})
 		return
 	}
-	j.reply(s.finish(j, z, r, start, t))
+	j.reply(nil, s.finish(j, z, r, start, t))
 }
 
 // finish counts the reply r to j and returns it ready to send, nil for none.
@@ -213,12 +213,12 @@ func zoneNumber(z *Zone, m *dns.Msg) int {
 	return 1 + slices.Index(z.layout.domains, d)
 }
 
-// job is a packet that is answered later. reply takes nil for no reply, and waits
-// for nothing.
+// job is a packet that is answered later. reply takes nil for no reply, waits for
+// nothing, and may leave the reply in an Outbox if it is given one.
 type job struct {
 	packet []byte
 	client netip.AddrPort
-	reply  func([]byte)
+	reply  func(*wire.Outbox, []byte)
 }
 
 // jobsWaiting is how many packets may wait for being answered later. It bounds
@@ -248,7 +248,7 @@ func (s *Server) work(t *tally) {
 // rescue is deferred by what answers j.
 func (s *Server) rescue(j job) {
 	if p := recover(); p != nil {
-		j.reply(s.panicked(p, j.packet))
+		j.reply(nil, s.panicked(p, j.packet))
 	}
 }
 

@@ -124,7 +124,7 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket, listen netip.A
 	defer runtime.UnlockOSThread()
 	r := newResponder(s, s.metrics.newTally(protoUDP), wire.BatchSize)
 	keep := newKeeper(s, listen)
-	late, foreign := make([]int, 0, wire.BatchSize), make([]int, 0, wire.BatchSize)
+	late, foreign, out := make([]int, 0, wire.BatchSize), make([]int, 0, wire.BatchSize), &wire.Outbox{}
 	for {
 		n, err := sock.Receive()
 		if err != nil {
@@ -155,8 +155,9 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket, listen netip.A
 		}
 		// Asking waits for nothing, so no other thread is woken for it.
 		for _, i := range foreign {
-			s.forward(letter(sock, i), r.tally)
+			s.forwardBy(out, letter(sock, i), r.tally)
 		}
+		out.Send()
 	}
 }
 
@@ -183,7 +184,7 @@ func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
 		case by != wire.Answered:
 			control := slices.Clone(control[:controlLen])
 			// A client that is gone is none of our business.
-			j := job{packet: slices.Clone(packet[:n]), client: client, reply: func(reply []byte) {
+			j := job{packet: slices.Clone(packet[:n]), client: client, reply: func(_ *wire.Outbox, reply []byte) {
 				if reply != nil {
 					_, _, _ = conn.WriteMsgUDPAddrPort(reply, control, client)
 				}

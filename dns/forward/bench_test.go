@@ -9,6 +9,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/zap"
+
+	"waggle/dns/wire"
 )
 
 // echoing is an upstream that has one address for every name, and costs little.
@@ -45,7 +47,7 @@ func BenchmarkResolve(b *testing.B) {
 				b.Fatal(err)
 			}
 			got := make(chan []byte, 1)
-			reply := func(msg []byte) { got <- msg }
+			reply := func(_ *wire.Outbox, msg []byte) { got <- msg }
 			b.ReportAllocs()
 			for i := range b.N {
 				if fresh {
@@ -53,7 +55,7 @@ func BenchmarkResolve(b *testing.B) {
 						packet[headerSize+2+digit] = "0123456789abcdef"[i>>(4*digit)&0xf]
 					}
 				}
-				r.Resolve(packet, client, false, reply)
+				r.Resolve(packet, client, false, nil, reply)
 				if msg := <-got; binary.BigEndian.Uint16(msg[6:]) != 1 {
 					b.Fatalf("% x", msg)
 				}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"waggle/dns/wire"
 )
 
 // flightKey tells questions on their way apart: who asks after the configuration
@@ -42,13 +44,14 @@ type flight struct {
 	deadline time.Time
 	timer    *time.Timer
 	done     bool
-	out      []delivery // to be made when mu is free again
+	mail     *wire.Outbox // for what is sent, while mu is held by locked
+	out      []delivery   // to be made when mu is free again
 	outRoom  [1]delivery
 }
 
 // delivery is an answer to one who waited.
 type delivery struct {
-	reply func([]byte)
+	reply func(*wire.Outbox, []byte)
 	msg   []byte
 }
 
@@ -57,13 +60,14 @@ type waiter struct {
 	q      question
 	client netip.Addr
 	tcp    bool
-	reply  func([]byte)
+	reply  func(*wire.Outbox, []byte)
 }
 
 // attempt is one question sent to one upstream.
 type attempt struct {
 	flight   *flight
 	up       *upstream
+	socket   *socket // that it was asked by, nil for a stream
 	id       uint16
 	question []byte // as sent
 	sent     time.Time
@@ -77,12 +81,18 @@ type attempt struct {
 const rounds = 3
 
 // locked runs do with mu held, then makes the deliveries that came of it: what a
-// client's socket does must hold up nobody.
-func (f *flight) locked(do func()) {
+// client's socket does must hold up nobody. What is to be sent is left in mail, or
+// sent then if that is nil.
+func (f *flight) locked(mail *wire.Outbox, do func()) {
+	if mail == nil {
+		mail = &wire.Outbox{}
+		defer mail.Send()
+	}
 	f.mu.Lock()
+	f.mail = mail
 	do()
 	out := f.out
-	f.out = nil
+	f.out, f.mail = nil, nil
 	var room [1]delivery
 	if len(out) == 1 {
 		room = [1]delivery(out)
@@ -90,7 +100,7 @@ func (f *flight) locked(do func()) {
 	}
 	f.mu.Unlock()
 	for _, d := range out {
-		d.reply(d.msg)
+		d.reply(mail, d.msg)
 	}
 }
 
@@ -111,7 +121,7 @@ func (f *flight) startLocked(now time.Time) {
 	if f.done {
 		return
 	}
-	f.timer = time.AfterFunc(f.waitLocked(now), func() { f.locked(f.tickLocked) })
+	f.timer = time.AfterFunc(f.waitLocked(now), func() { f.locked(nil, f.tickLocked) })
 }
 
 // waitLocked is how long until something is to be done.
@@ -187,7 +197,7 @@ func (f *flight) sendLocked(u *upstream, now time.Time, tcp, plain bool) error {
 	binary.BigEndian.PutUint16(msg, a.id)
 	a.question = msg[headerSize:f.plain:f.plain]
 	if !folds && !tcp {
-		mixCase(a.question[:f.nameN], dice[4:])
+		mixCase(a.question[:f.nameN], dice[2:])
 	}
 	f.open++
 	u.counts.asked(tcp)
@@ -195,7 +205,7 @@ func (f *flight) sendLocked(u *upstream, now time.Time, tcp, plain bool) error {
 	if tcp {
 		err = u.stream.send(a, msg)
 	} else {
-		err = u.udp.send(a, msg, binary.BigEndian.Uint16(dice[2:]))
+		err = u.udp.send(f.mail, a, msg)
 	}
 	if err != nil {
 		f.open--
@@ -221,7 +231,7 @@ func mixCase(name, dice []byte) {
 }
 
 // answered takes the answer of an upstream, whose question is right.
-func (a *attempt) answered(now time.Time, msg []byte) {
+func (a *attempt) answered(now time.Time, msg []byte, out *wire.Outbox) {
 	f := a.flight
 	body := headerSize + len(a.question)
 	if binary.BigEndian.Uint16(msg[4:]) == 0 {
@@ -230,13 +240,13 @@ func (a *attempt) answered(now time.Time, msg []byte) {
 	r, ok := parseReply(msg, body, f.qtype, &f.setup.cfg)
 	if !ok {
 		f.r.metrics.malformed.Inc()
-		a.failed(now, errMalformed)
+		a.failed(now, errMalformed, out)
 		return
 	}
 	rtt := now.Sub(a.sent)
 	a.up.ok(now, rtt)
 	a.up.counts.rtt.Observe(rtt.Seconds())
-	f.locked(func() {
+	f.locked(out, func() {
 		f.open--
 		if !f.done {
 			f.takeLocked(now, a, r)
@@ -274,11 +284,11 @@ func (f *flight) takeLocked(now time.Time, a *attempt, r reply) {
 }
 
 // failed notes that an attempt has come to nothing.
-func (a *attempt) failed(now time.Time, err error) {
+func (a *attempt) failed(now time.Time, err error, out *wire.Outbox) {
 	a.up.fail(now, err)
 	f := a.flight
 	a.up.counts.failures.inc()
-	f.locked(func() {
+	f.locked(out, func() {
 		f.open--
 		if f.done {
 			return
@@ -296,9 +306,9 @@ func (a *attempt) failed(now time.Time, err error) {
 
 // recheck asks again over TCP, where nobody can guess, without giving up on an
 // answer over UDP.
-func (a *attempt) recheck() {
+func (a *attempt) recheck(out *wire.Outbox) {
 	f := a.flight
-	f.locked(func() {
+	f.locked(out, func() {
 		if !f.done && !a.rechecked {
 			a.rechecked = true
 			// Where this fails the answer over UDP is still waited for.

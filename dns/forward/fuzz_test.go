@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"waggle/dns/wire"
 )
 
 // FuzzReply holds what is made of an upstream's bytes against the library: what
@@ -103,7 +105,7 @@ func FuzzQuery(f *testing.F) {
 			return
 		}
 		answers := 0
-		r.Resolve(p, client, false, func(msg []byte) {
+		r.Resolve(p, client, false, nil, func(_ *wire.Outbox, msg []byte) {
 			answers++
 			if len(msg) > 1232 || len(p) >= 2 && len(msg) >= 2 && (msg[0] != p[0] || msg[1] != p[1]) {
 				t.Fatalf("% x answered by % x", p, msg)

@@ -17,6 +17,8 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"waggle/internal/dnspeer"
+
+	"waggle/dns/wire"
 )
 
 // counted is how many questions each server has had.
@@ -282,7 +284,7 @@ func TestIdsPortsAndLetterCaseAreRandom(t *testing.T) {
 func front(t *testing.T, resolver func() *Resolver) netip.AddrPort {
 	t.Helper()
 	return serveUDP(t, func(query []byte, from netip.AddrPort, conn *net.UDPConn) {
-		resolver().Resolve(slices.Clone(query), from.Addr(), false, func(msg []byte) { _, _ = conn.WriteToUDPAddrPort(msg, from) })
+		resolver().Resolve(slices.Clone(query), from.Addr(), false, nil, func(_ *wire.Outbox, msg []byte) { _, _ = conn.WriteToUDPAddrPort(msg, from) })
 	})
 }
 

@@ -64,7 +64,7 @@ func (l *listener) find(tag int32) *socket {
 func (l *listener) run(w *wire.Watch) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	in := wire.NewInbox()
+	in, out := wire.NewInbox(), &wire.Outbox{}
 	for {
 		ready, err := w.Wait()
 		if err != nil {
@@ -75,9 +75,10 @@ func (l *listener) run(w *wire.Watch) {
 		}
 		for _, tag := range ready {
 			if s := l.find(tag); s != nil {
-				s.drain(in)
+				s.drain(in, out)
 			}
 		}
+		out.Send()
 	}
 	_ = w.Close()
 }

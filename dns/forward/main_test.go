@@ -12,6 +12,8 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
+
+	"waggle/dns/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -177,7 +179,7 @@ func askAsync(t *testing.T, r *Resolver, q *dns.Msg, from netip.Addr, tcp bool) 
 		t.Fatal(err)
 	}
 	got := make(chan []byte, 2)
-	r.Resolve(packet, from, tcp, func(msg []byte) { got <- msg })
+	r.Resolve(packet, from, tcp, nil, func(_ *wire.Outbox, msg []byte) { got <- msg })
 	return got
 }
 

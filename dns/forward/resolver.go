@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"waggle/dns/wire"
 )
 
 // Resolver answers questions from its cache or by asking upstreams. Its methods
@@ -80,7 +82,7 @@ func (r *Resolver) stop() {
 	r.mu.Unlock()
 	r.cancel()
 	for _, f := range flying {
-		f.locked(func() {
+		f.locked(nil, func() {
 			if !f.done {
 				f.keep = false
 				f.giveUpLocked(time.Now(), errStopped)
@@ -158,7 +160,7 @@ func (r *Resolver) refresh(s *setup, key, packet []byte, e *entry, now time.Time
 	}
 	r.metrics.prefetched.Inc()
 	if f, first := r.take(s, key, &q, route, e); first {
-		f.locked(func() { f.startLocked(now) })
+		f.locked(nil, func() { f.startLocked(now) })
 	}
 }
 
@@ -166,20 +168,23 @@ func (r *Resolver) refresh(s *setup, key, packet []byte, e *entry, now time.Time
 // calls reply exactly once: before it returns with what is remembered or
 // refused, else later from another goroutine. Until then packet must stay as it
 // is. reply may keep what it gets, and must not wait for anything.
-func (r *Resolver) Resolve(packet []byte, client netip.Addr, tcp bool, reply func([]byte)) {
+//
+// Questions over UDP are left in out, for the caller to send, or sent at once if
+// that is nil. So may reply leave what it has to send in the Outbox it gets.
+func (r *Resolver) Resolve(packet []byte, client netip.Addr, tcp bool, out *wire.Outbox, reply func(*wire.Outbox, []byte)) {
 	q, err := parseQuery(packet)
 	if err != nil {
-		reply(unreadable(packet))
+		reply(out, unreadable(packet))
 		return
 	}
 	w := waiter{q: q, client: party(client), tcp: tcp, reply: reply}
-	if msg := r.ask(packet, w); msg != nil {
-		reply(msg)
+	if msg := r.ask(packet, w, out); msg != nil {
+		reply(out, msg)
 	}
 }
 
 // ask asks upstreams for w, or returns the answer that needs nobody asked.
-func (r *Resolver) ask(packet []byte, w waiter) []byte {
+func (r *Resolver) ask(packet []byte, w waiter, out *wire.Outbox) []byte {
 	now, s := time.Now(), r.now.Load()
 	q, maxUDP := &w.q, s.cfg.MaxUDP
 	key := q.appendKey(make([]byte, 0, maxKey+1))
@@ -213,17 +218,17 @@ func (r *Resolver) ask(packet []byte, w waiter) []byte {
 	if !q.rd() {
 		key = append(key, 0) // who wants no recursion gets an answer of its own
 	}
-	r.fly(s, key, w, to, stale, now)
+	r.fly(s, key, w, to, stale, now, out)
 	return nil
 }
 
 // fly lets w wait for its question, and asks it unless it is being asked.
-func (r *Resolver) fly(s *setup, key []byte, w waiter, to route, stale *entry, now time.Time) {
+func (r *Resolver) fly(s *setup, key []byte, w waiter, to route, stale *entry, now time.Time, out *wire.Outbox) {
 	for {
 		f, first := r.take(s, key, &w.q, to, stale)
 		if first {
 			r.metrics.results.miss.inc()
-			f.locked(func() {
+			f.locked(out, func() {
 				f.waiters = append(f.room[:0], w)
 				f.startLocked(now)
 			})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+
+	"waggle/dns/wire"
 )
 
 func TestAnAnswerIsAskedForOnceAndThenRemembered(t *testing.T) {
@@ -385,7 +387,7 @@ func TestPacketsThatAreNoQueriesGetNoAnswerOfOurs(t *testing.T) {
 			t.Fatalf("cut at %d: answered", n)
 		}
 		answers := 0
-		r.Resolve(slices.Clone(good[:n]), client, false, func(msg []byte) {
+		r.Resolve(slices.Clone(good[:n]), client, false, nil, func(_ *wire.Outbox, msg []byte) {
 			answers++
 			if m := new(dns.Msg); m.Unpack(msg) != nil || m.Rcode != dns.RcodeFormatError || n >= 2 && m.Id != uint16(good[0])<<8|uint16(good[1]) {
 				t.Fatalf("cut at %d: answered by % x", n, msg)

@@ -171,10 +171,10 @@ func (s *stream) deliver(msg []byte) {
 	case matchFolded:
 		s.up.noteFolding() // nobody else can have sent this
 	case matchNone:
-		a.failed(time.Now(), fmt.Errorf("answers another question than was asked"))
+		a.failed(time.Now(), fmt.Errorf("answers another question than was asked"), nil)
 		return
 	}
-	a.answered(time.Now(), msg)
+	a.answered(time.Now(), msg, nil)
 }
 
 // end fails what waits: the connection is gone. The next question makes another.
@@ -190,7 +190,7 @@ func (s *stream) end(queue chan []byte, now time.Time, err error) {
 		err = io.ErrUnexpectedEOF
 	}
 	for _, a := range lost {
-		a.failed(now, err)
+		a.failed(now, err, nil)
 	}
 }
 
@@ -205,6 +205,6 @@ func (s *stream) sweep(now time.Time) {
 	}
 	s.mu.Unlock()
 	for _, a := range lost {
-		a.failed(now, errTimeout)
+		a.failed(now, errTimeout, nil)
 	}
 }

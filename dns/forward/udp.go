@@ -8,9 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -43,12 +41,14 @@ type socket struct {
 	pending map[uint16]*attempt
 }
 
-// send asks a over one of the sockets, picked by dice.
-func (p *pool) send(a *attempt, msg []byte, dice uint16) error {
-	s, err := p.pick(int(dice), a.sent)
+// send puts the question of a, which is msg, into out. What is sent together goes
+// by the same socket.
+func (p *pool) send(out *wire.Outbox, a *attempt, msg []byte) error {
+	s, err := p.pick(int(out.Mark()>>1), a.sent)
 	if err != nil {
 		return err
 	}
+	a.socket = s
 	s.mu.Lock()
 	for s.pending[a.id] != nil { // taken: a few tries, since the table is mostly empty
 		a.id++
@@ -56,22 +56,15 @@ func (p *pool) send(a *attempt, msg []byte, dice uint16) error {
 	binary.BigEndian.PutUint16(msg, a.id)
 	s.pending[a.id] = a
 	s.mu.Unlock()
-	if err := s.write(msg); err != nil && s.forget(a) {
-		return err
-	}
+	out.Add(s.Handle, msg, a)
 	return nil
 }
 
-// write sends msg at once. What finds no room is lost, like any packet.
-func (s *socket) write(msg []byte) error {
-	errno := unix.EBADF
-	s.Use(func(fd int) {
-		_, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)), unix.MSG_DONTWAIT, 0, 0)
-	})
-	if errno != 0 && errno != unix.EAGAIN {
-		return errno
+// Lost implements wire.Sender.
+func (a *attempt) Lost(err error) {
+	if a.socket.forget(a) {
+		a.failed(time.Now(), err, nil)
 	}
-	return nil
 }
 
 // close closes the socket once nobody uses it.
@@ -122,40 +115,42 @@ func (s *socket) forget(a *attempt) bool {
 	return true
 }
 
-// drain delivers what is there.
-func (s *socket) drain(in *wire.Inbox) {
+// drain delivers what is there. What comes of it is left in out, but for what
+// there is no end of.
+func (s *socket) drain(in *wire.Inbox, out *wire.Outbox) {
 	for {
 		n, errno := in.Receive(s.Handle)
 		now := time.Now()
 		switch errno {
 		case 0:
 			for i := range n {
-				s.deliver(now, in.Packet(i))
+				s.deliver(now, in.Packet(i), out)
 			}
 			if n < wire.BatchSize {
 				return
 			}
+			out.Send()
 		case unix.EINTR:
 		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH:
 			// ICMP does not say which question it is about.
-			s.fail(now, errno)
+			s.fail(now, errno, out)
 		case unix.EAGAIN, unix.EBADF:
 			return
 		default:
-			s.fail(now, errno)
+			s.fail(now, errno, out)
 			return
 		}
 	}
 }
 
 // fail fails all that waits for an answer.
-func (s *socket) fail(now time.Time, err error) {
+func (s *socket) fail(now time.Time, err error, out *wire.Outbox) {
 	s.mu.Lock()
 	lost := s.pending
 	s.pending = map[uint16]*attempt{}
 	s.mu.Unlock()
 	for _, a := range lost {
-		a.failed(now, err)
+		a.failed(now, err, out)
 	}
 }
 
@@ -173,7 +168,7 @@ func (s *socket) sweep(now time.Time) (idle bool) {
 	idle = len(s.pending) == 0
 	s.mu.Unlock()
 	for _, a := range lost {
-		a.failed(now, errTimeout)
+		a.failed(now, errTimeout, nil)
 	}
 	return idle
 }
@@ -226,7 +221,7 @@ func (p *pool) close() {
 // deliver hands a message to whom it answers. The id, the port and the address
 // must be right, and the question that of ours to the letter case; everything
 // else is somebody's guess and is dropped.
-func (s *socket) deliver(now time.Time, msg []byte) {
+func (s *socket) deliver(now time.Time, msg []byte, out *wire.Outbox) {
 	if len(msg) < headerSize || msg[2]&0x80 == 0 {
 		return
 	}
@@ -242,12 +237,12 @@ func (s *socket) deliver(now time.Time, msg []byte) {
 	s.mu.Unlock()
 	switch match {
 	case matchExact:
-		a.answered(now, msg)
+		a.answered(now, msg, out)
 	case matchFolded:
 		// Either the upstream does not keep letter case or somebody guesses.
 		// Over TCP nobody can.
 		s.pool.r.metrics.spoofed.Inc()
-		a.recheck()
+		a.recheck(out)
 	case matchNone:
 		s.pool.r.metrics.spoofed.Inc()
 	}

@@ -141,24 +141,22 @@ func (s *Socket) Take(i int) *Letter {
 	return l
 }
 
-// Reply sends the answer at once, or loses it, like any packet. Once the Socket
-// is closed nothing happens.
-func (l *Letter) Reply(reply []byte) {
-	l.socket.mu.RLock()
-	defer l.socket.mu.RUnlock()
-	if l.socket.closed || len(reply) == 0 || l.nameSize == 0 {
+// Reply adds the answer to out, for which it must stay as it is until out is sent;
+// without out it is sent at once. Once the Socket is closed nothing happens.
+func (l *Letter) Reply(out *Outbox, reply []byte) {
+	if len(reply) == 0 || l.nameSize == 0 {
 		return
 	}
-	iov := unix.Iovec{Base: &reply[0]}
-	iov.SetLen(len(reply))
-	h := unix.Msghdr{Name: &l.name[0], Namelen: l.nameSize, Iov: &iov}
-	h.SetIovlen(1)
+	if out == nil {
+		out = &Outbox{}
+		defer out.Send()
+	}
+	h := unix.Msghdr{Name: &l.name[0], Namelen: l.nameSize}
 	if l.controlSize > 0 {
 		h.Control = &l.control[0]
 		h.SetControllen(l.controlSize)
 	}
-	// It never waits, so the scheduler need not be told.
-	_, _, _ = syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(l.socket.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
+	out.add(l.socket.Handle, h, reply, nil)
 }
 
 // Borrow says that other processes hold the socket too, as those do that a

@@ -151,7 +151,7 @@ func TestALetterIsAnsweredLaterOrNotAtAll(t *testing.T) {
 	if string(letters[0].Packet) != "first" || letters[0].Client != conn.LocalAddr().(*net.UDPAddr).AddrPort() {
 		t.Errorf("letter is %+v", letters[0])
 	}
-	letters[0].Reply([]byte("one"))
+	letters[0].Reply(nil, []byte("one"))
 	if got := receive(t, conn); got != "one" {
 		t.Errorf("reply is %q", got)
 	}
@@ -159,7 +159,7 @@ func TestALetterIsAnsweredLaterOrNotAtAll(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	letters[1].Reply([]byte("two"))
+	letters[1].Reply(nil, []byte("two"))
 }
 
 func TestShutEndsReceive(t *testing.T) {
