@@ -169,7 +169,7 @@ func letter(sock *wire.Socket, i int) job {
 
 func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
 	r := newResponder(s, s.metrics.newTally(protoUDP), 1)
-	packet, control, room := make([]byte, maxQuery), make([]byte, 128), make([]byte, 0, wire.MaxUDP)
+	packet, control, room, out := make([]byte, maxQuery), make([]byte, 128), make([]byte, 0, wire.MaxUDP), &wire.Outbox{}
 	for {
 		n, controlLen, _, client, err := conn.ReadMsgUDPAddrPort(packet, control)
 		if err != nil {
@@ -190,7 +190,8 @@ func (s *Server) servePlain(ctx context.Context, conn *net.UDPConn) error {
 				}
 			}}
 			if by == wire.Foreign {
-				s.forward(j, r.tally)
+				s.forwardBy(out, j, r.tally)
+				out.Send()
 			} else {
 				s.later(j)
 			}

@@ -10,8 +10,8 @@ import (
 	"waggle/dns/wire"
 )
 
-// listener reads the UDP sockets of all upstreams, on one thread. It starts with
-// the first of them and ends with the Resolver.
+// listener reads the UDP sockets of all upstreams, one goroutine for all. It starts
+// with the first of them and ends with the Resolver.
 type listener struct {
 	r     *Resolver
 	eager bool
@@ -62,8 +62,10 @@ func (l *listener) find(tag int32) *socket {
 
 // run delivers answers until the listener is shut.
 func (l *listener) run(w *wire.Watch) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if w.Eager() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	in, out := wire.NewInbox(), &wire.Outbox{}
 	for {
 		ready, err := w.Wait()
