@@ -13,7 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 	mdns "github.com/miekg/dns"
 	"go.uber.org/zap"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"waggle/dns"
@@ -187,13 +186,9 @@ func mutated(rng *rand.Rand, p []byte) []byte {
 // check sees that out goes back to where in came from, and is whole.
 func check(t *testing.T, in, out []byte) {
 	t.Helper()
-	h, err := ipv4.ParseHeader(out[ethernet:])
-	if err != nil {
-		t.Fatal(err)
-	}
 	from := in[ethernet:]
 	udp := out[ethernet+ip4Header:]
-	if h.TotalLen != len(out)-ethernet || int(binary.BigEndian.Uint16(udp[4:])) != len(udp) || binary.BigEndian.Uint16(udp[6:]) != 0 {
+	if int(binary.BigEndian.Uint16(out[ethernet+2:])) != len(out)-ethernet || int(binary.BigEndian.Uint16(udp[4:])) != len(udp) || binary.BigEndian.Uint16(udp[6:]) != 0 {
 		t.Errorf("lengths: % x", out)
 	}
 	if !bytes.Equal(from[12:16], out[ethernet+16:ethernet+20]) || !bytes.Equal(from[16:20], out[ethernet+12:ethernet+16]) ||
