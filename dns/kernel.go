@@ -52,7 +52,13 @@ const ownFor = time.Minute
 const hotAfter = 4
 
 // hotBuckets times four is how many questions one reader tells apart.
-const hotBuckets = 2048
+const hotBuckets = 4096
+
+// Where more is asked for often than the Kernel has room for, what it is given
+// drives out what it was given, at a cost and for nothing. So nothing more is given
+// in a generation once mostAgain, and half as many as for the first time, have been
+// given again.
+const mostAgain = 1000
 
 // keeper finds the answers of one reader that the Kernel should give. A nil one
 // finds none.
@@ -64,6 +70,8 @@ type keeper struct {
 	generation uint32 // from before the batch was looked at
 	asked      [hotBuckets][4]frequency
 	kept       []Kept // of this batch
+	given      int    // in this generation, for the first time
+	again      int
 }
 
 // frequency is how often a question was asked in a generation.
@@ -80,9 +88,13 @@ func newKeeper(s *Server, listen netip.AddrPort) *keeper {
 
 // begin is called before a batch is looked at.
 func (k *keeper) begin() {
-	if k != nil {
-		k.generation, k.kept = k.kernel.Generation(), k.kept[:0]
+	if k == nil {
+		return
 	}
+	if now := k.kernel.Generation(); now != k.generation {
+		k.generation, k.given, k.again = now, 0, 0
+	}
+	k.kept = k.kept[:0]
 }
 
 // answered takes note of packet i of the batch, which r has just answered. reply
@@ -119,8 +131,8 @@ func (k *keeper) flush() {
 // hot counts a question and reports whether the Kernel should have its answer.
 func (k *keeper) hot(q *wire.Query, packet []byte) bool {
 	const odd = 0x9e3779b97f4a7c15
-	hash := maphash.Bytes(k.seed, q.Name()) + (uint64(q.Type)<<16|uint64(binary.BigEndian.Uint16(packet[2:])))*odd
-	bucket, tag := &k.asked[hash%hotBuckets], uint32(hash>>32)
+	hash := (maphash.Bytes(k.seed, q.Name()) ^ uint64(q.Type)<<16 ^ uint64(binary.BigEndian.Uint16(packet[2:]))) * odd
+	bucket, tag := &k.asked[hash>>32%hotBuckets], uint32(hash)
 	at := &bucket[0] // the one that gives way
 	for i := range bucket {
 		f := &bucket[i]
@@ -139,7 +151,15 @@ func (k *keeper) hot(q *wire.Query, packet []byte) bool {
 		*at = frequency{tag, k.generation, 0}
 	}
 	at.times++
-	return at.times >= hotAfter && at.times&(at.times-1) == 0
+	switch {
+	case at.times < hotAfter || at.times&(at.times-1) != 0:
+		return false
+	case at.times == hotAfter:
+		k.given++
+	default:
+		k.again++
+	}
+	return k.again < max(mostAgain, k.given/2)
 }
 
 // newKept reads reply, the answer to packet that outcome tells of. Those whose

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"waggle/dns/forward"
 	"waggle/dns/guard"
+	"waggle/dns/wire"
 	"waggle/internal/dnspeer"
 	"waggle/model"
 )
@@ -198,4 +200,25 @@ func FuzzSurvey(f *testing.F) {
 			t.Errorf("%d records of %d octets in %d from %d on", n, s.each, len(reply), at)
 		}
 	})
+}
+
+// Who asks for more than there is room for, again and again, has it given once.
+func TestTheKernelIsNotGivenTheSameForEver(t *testing.T) {
+	const names, times = 8000, 64
+	k := &keeper{seed: maphash.MakeSeed(), generation: 1}
+	packet := pack(t, ask("memcached.marathon.mesos.", dns.TypeA))
+	var q wire.Query
+	given := 0
+	for range times {
+		for i := range names {
+			q.Parse(packet)
+			q.Type = uint16(1000 + i) // another question
+			if k.hot(&q, packet) {
+				given++
+			}
+		}
+	}
+	if most := names + max(mostAgain, names/2); given > most || given < names*9/10 {
+		t.Errorf("%d questions that were asked %d times were given %d times, want at most %d", names, times, given, most)
+	}
 }

@@ -30,7 +30,7 @@ type Config struct {
 
 // DefaultConfig keeps more answers than the processes of one machine ask for
 // often.
-func DefaultConfig() Config { return Config{Most: 8192} }
+func DefaultConfig() Config { return Config{Most: 16384} }
 
 const (
 	// lease is for how long the kernel goes on if it does not hear of the daemon,
