@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -67,14 +68,23 @@ func TestTheKernelAnswersWhatIsAskedForOften(t *testing.T) {
 		})
 	}
 
+	// A daemon that stands still knows nothing of what changes.
+	answered := func() bool {
+		_, err := n.asked(n.Namespace, new(dns.Msg).SetQuestion(ours, dns.TypeA), 200*time.Millisecond)
+		return err == nil
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the kernel is silent too", func() bool { return !answered() })
+	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it answers again", answered)
+
 	// What is attached goes with the daemon, however that ends.
 	p.stop(t, syscall.SIGKILL)
-	eventually(t, "nobody answers", func() bool {
-		return n.Do(func() error {
-			_, err := dns.Exchange(new(dns.Msg).SetQuestion(ours, dns.TypeA), n.addr.String()+":53")
-			return err
-		}) != nil
-	})
+	eventually(t, "nobody answers", func() bool { return !answered() })
 }
 
 var kernelAnswers = regexp.MustCompile(`(?m)^waggle_dns_kernel_answers_total (\S+)$`)
