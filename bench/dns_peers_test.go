@@ -312,31 +312,33 @@ func target(what string, got, limit float64) {
 
 // targets says which of the targets are met, as ratios of medians.
 func (b *dnsBench) targets(names int) {
-	of := func(get func(*measured) []float64, name string) float64 {
+	ratio := func(get func(*measured) []float64, ours, name string) float64 {
 		m := b.figures[name]
 		if m == nil || len(get(m)) == 0 {
 			return 0
 		}
-		return median(get(b.figures[socketsName])) / median(get(m))
+		return median(get(b.figures[ours])) / median(get(m))
 	}
 	cpu := func(m *measured) []float64 { return m.cpu }
 	atRate := func(m *measured) []float64 { return m.cpuAtRate }
+	of := func(name string) float64 { return ratio(cpu, socketsName, name) }
 	limit := 0.92
 	if names > 10_000 {
 		limit = 0.80
 	}
 	fmt.Println()
 	fmt.Printf("- receiving and sending alone: %.2f of waggle by sockets, %.2f of NSD, %.2f of Knot, %.2f of CoreDNS\n",
-		1/of(cpu, floorName), of(cpu, "NSD")/of(cpu, floorName), of(cpu, "Knot")/of(cpu, floorName), of(cpu, "CoreDNS")/of(cpu, floorName))
-	target("CPU per query of the better of NSD and Knot", max(of(cpu, "NSD"), of(cpu, "Knot")), limit)
-	target("CPU per query of CoreDNS with its cache", of(cpu, "CoreDNS"), 0.27)
-	target("CPU per query of NSD at 5 000 queries a second", of(atRate, "NSD"), 1.05)
+		1/of(floorName), of("NSD")/of(floorName), of("Knot")/of(floorName), of("CoreDNS")/of(floorName))
+	target("CPU per query of the better of NSD and Knot, by sockets", max(of("NSD"), of("Knot")), limit)
+	target("CPU per query of CoreDNS with its cache, by sockets", of("CoreDNS"), 0.27)
 	kernel, floor := b.figures["waggle"], &b.figures[floorName].costs
 	for _, name := range []string{socketsName, "NSD", "Knot", "CoreDNS"} {
 		if m := b.figures[name]; m != nil {
-			fmt.Printf("- in the kernel, with what it costs the client: %.2f of %s\n", kernel.beyond(floor)/m.beyond(floor), name)
+			fmt.Printf("- CPU per query, with what it costs the client, of %s: %.2f\n", name, kernel.beyond(floor)/m.beyond(floor))
 		}
 	}
+	target("CPU per query of NSD at 5 000 queries a second", ratio(atRate, "waggle", "NSD"), 1.05)
+	target("CPU per query of NSD at 5 000 queries a second, by sockets", ratio(atRate, socketsName, "NSD"), 1.05)
 	if lost := b.figures["waggle"].lost; lost > 0 {
 		fmt.Printf("- queries lost while 1 000 tasks a second change: %d, target 0: NOT met\n", lost)
 	} else {
