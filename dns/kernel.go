@@ -100,7 +100,7 @@ func (k *keeper) begin() {
 // answered takes note of packet i of the batch, which r has just answered. reply
 // stays as it is until flush.
 func (k *keeper) answered(sock *wire.Socket, i int, r *responder, reply []byte) {
-	if k == nil || k.generation == 0 || r.outcome.Verdict != wire.Answered || !k.hot(r.query, sock.Packet(i)) {
+	if k == nil || k.generation == 0 || r.outcome.Verdict != wire.Answered {
 		return
 	}
 	client, server := sock.Client(i).Addr(), sock.Destination(i)
@@ -112,11 +112,28 @@ func (k *keeper) answered(sock *wire.Socket, i int, r *responder, reply []byte) 
 	if client != server && !(client.IsLoopback() && server.IsLoopback()) || !k.gate.free(client) {
 		return
 	}
-	kept, ok := newKept(sock.Packet(i), reply, r.outcome, r.query)
-	if ok {
-		kept.Generation, kept.Client, kept.Server = k.generation, client, netip.AddrPortFrom(server, k.listen.Port())
-		k.kept = append(k.kept, kept)
+	packet := sock.Packet(i)
+	times := k.count(r.query, packet)
+	if times < hotAfter || times&(times-1) != 0 {
+		return
 	}
+	kept, ok := newKept(packet, reply, r.outcome, r.query)
+	if !ok || !k.gives(times) {
+		return
+	}
+	kept.Generation, kept.Client, kept.Server = k.generation, client, netip.AddrPortFrom(server, k.listen.Port())
+	k.kept = append(k.kept, kept)
+}
+
+// gives counts an answer to a question that was asked so often, and reports whether
+// it is to be given.
+func (k *keeper) gives(times uint32) bool {
+	if times == hotAfter {
+		k.given++
+	} else {
+		k.again++
+	}
+	return k.again < max(mostAgain, k.given/2)
 }
 
 // flush is called when the batch's answers are sent.
@@ -128,8 +145,8 @@ func (k *keeper) flush() {
 	}
 }
 
-// hot counts a question and reports whether the Kernel should have its answer.
-func (k *keeper) hot(q *wire.Query, packet []byte) bool {
+// count returns how often a question has been asked in this generation.
+func (k *keeper) count(q *wire.Query, packet []byte) (times uint32) {
 	const odd = 0x9e3779b97f4a7c15
 	hash := (maphash.Bytes(k.seed, q.Name()) ^ uint64(q.Type)<<16 ^ uint64(binary.BigEndian.Uint16(packet[2:]))) * odd
 	bucket, tag := &k.asked[hash>>32%hotBuckets], uint32(hash)
@@ -151,15 +168,7 @@ func (k *keeper) hot(q *wire.Query, packet []byte) bool {
 		*at = frequency{tag, k.generation, 0}
 	}
 	at.times++
-	switch {
-	case at.times < hotAfter || at.times&(at.times-1) != 0:
-		return false
-	case at.times == hotAfter:
-		k.given++
-	default:
-		k.again++
-	}
-	return k.again < max(mostAgain, k.given/2)
+	return at.times
 }
 
 // newKept reads reply, the answer to packet that outcome tells of. Those whose
