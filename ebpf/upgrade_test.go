@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,7 +125,7 @@ func TestAnUpgradeFromV2LosesNoConnection(t *testing.T) {
 	six := service(vip6, b.sink(t, "[::1]:0"))
 	six.Peername = true
 	picky := service("11.0.0.8:80", to)
-	picky.Allow = []lb.Client{{Namespace: "77"}} // which is nobody's
+	picky.Allow = []lb.Client{{Namespace: fmt.Sprint(math.MaxInt64)}} // a cookie that is nobody's
 	kept := service("11.0.0.7:80", to)
 	kept.Choice, kept.Affinity = lb.LeastActive, lb.Affinity{By: lb.ByCgroup, Timeout: time.Minute}
 	services := []*lb.Service{web, six, service("11.0.0.9:80"), picky, kept, udpService(vip4, to)}
