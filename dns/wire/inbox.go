@@ -7,23 +7,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inbox is room for the packets that are received from connected sockets with one
-// system call: BatchSize of 4096 octets. It belongs to one goroutine.
-type Inbox struct {
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr  unix.Msghdr
+	size uint32
+}
+
+// batch is room for the packets that are received with one system call.
+type batch struct {
 	msgs [BatchSize]mmsghdr
 	iovs [BatchSize]unix.Iovec
 	room [BatchSize][maxQuery]byte
 }
 
-// NewInbox returns an empty Inbox.
-func NewInbox() *Inbox {
-	b := &Inbox{}
+func (b *batch) init() {
 	for i := range b.msgs {
 		b.iovs[i] = unix.Iovec{Base: &b.room[i][0]}
 		b.iovs[i].SetLen(len(b.room[i]))
 		b.msgs[i].hdr.Iov = &b.iovs[i]
 		b.msgs[i].hdr.SetIovlen(1)
 	}
+}
+
+// Packet returns packet i of those received last, good until the next Receive.
+func (b *batch) Packet(i int) []byte { return b.room[i][:b.msgs[i].size] }
+
+// Inbox is room for the packets that are received from connected sockets with one
+// system call: BatchSize of 4096 octets. It belongs to one goroutine.
+type Inbox struct{ batch }
+
+// NewInbox returns an empty Inbox.
+func NewInbox() *Inbox {
+	b := &Inbox{}
+	b.init()
 	return b
 }
 
@@ -41,6 +57,3 @@ func (b *Inbox) Receive(from *Handle) (int, syscall.Errno) {
 	}
 	return int(n), 0
 }
-
-// Packet returns packet i of those received last, good until the next Receive.
-func (b *Inbox) Packet(i int) []byte { return b.room[i][:b.msgs[i].size] }

@@ -81,7 +81,7 @@ func (o *Outbox) send(from *Handle) {
 	for at := 0; at < len(o.msgs); {
 		var n int
 		var err error = net.ErrClosed
-		from.Use(func(fd int) { n, err = sendmmsg(fd, o.msgs[at:min(at+atOnce, len(o.msgs))]) })
+		from.Use(func(fd int) { n, err = sendmmsg(fd, o.msgs[at:min(at+atOnce, len(o.msgs))], true) })
 		if at += n; err == nil {
 			continue
 		}
@@ -100,9 +100,17 @@ func (o *Outbox) send(from *Handle) {
 // a twentieth of what a forwarded question does.
 const atOnce = 16
 
-func sendmmsg(fd int, msgs []mmsghdr) (int, error) {
+// sendmmsg sends msgs, or the first of them, without waiting and, if quietly, without
+// telling the scheduler. An error is about the first.
+func sendmmsg(fd int, msgs []mmsghdr, quietly bool) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+		var n uintptr
+		var errno syscall.Errno
+		if quietly {
+			n, _, errno = syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+		} else {
+			n, _, errno = syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+		}
 		switch errno {
 		case 0:
 			return int(n), nil

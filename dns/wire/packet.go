@@ -4,14 +4,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// Packet returns packet i of those received last.
-func (s *Socket) Packet(i int) []byte { return s.in[i][:s.msgs[i].size] }
 
 // Room returns where to put the reply to packet i.
 func (s *Socket) Room(i int) []byte { return s.out[i][:0] }
@@ -78,22 +74,12 @@ func (s *Socket) Reply(i int, reply []byte) {
 // Send sends what is queued. What cannot be sent is lost, like any packet.
 func (s *Socket) Send() {
 	for at := 0; at < s.queued; {
-		replies, n := uintptr(unsafe.Pointer(&s.replies[at])), uintptr(s.queued-at)
-		var sent uintptr
-		var errno syscall.Errno
-		if n == 1 {
-			// One takes no longer than telling the scheduler of it is worth.
-			sent, _, errno = syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), replies, n, unix.MSG_DONTWAIT, 0, 0)
-		} else {
-			sent, _, errno = syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), replies, n, unix.MSG_DONTWAIT, 0, 0)
+		// One takes no longer than telling the scheduler of it is worth.
+		n, err := sendmmsg(s.fd, s.replies[at:s.queued], s.queued-at == 1)
+		if err != nil {
+			n = 1 // the first of them is what cannot be sent
 		}
-		switch errno {
-		case 0:
-			at += int(sent)
-		case unix.EINTR:
-		default:
-			at++ // the first of them is what cannot be sent
-		}
+		at += n
 	}
 	s.queued = 0
 }

@@ -26,13 +26,11 @@ const (
 type Socket struct {
 	pace
 	*Handle
+	batch
 	control bool
 
-	msgs     [BatchSize]mmsghdr
-	iovs     [BatchSize]unix.Iovec
 	names    [BatchSize][sockaddrMax]byte
 	controls [BatchSize][controlMax]byte
-	in       [BatchSize][maxQuery]byte
 	out      [BatchSize][MaxUDP]byte
 	replies  [BatchSize]mmsghdr
 	outIovs  [BatchSize]unix.Iovec
@@ -41,12 +39,6 @@ type Socket struct {
 
 	borrowed bool // others hold the socket too
 	closing  atomic.Bool
-}
-
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	hdr  unix.Msghdr
-	size uint32
 }
 
 // ErrClosed is what Receive returns once the Socket is to be closed.
@@ -66,12 +58,9 @@ func NewSocket(conn *net.UDPConn, control bool) (*Socket, error) {
 		return nil, errors.Join(fmt.Errorf("make socket blocking: %w", err), h.Close())
 	}
 	s := &Socket{pace: pace{eager: Preemptible()}, Handle: h, control: control}
+	s.init()
 	for i := range BatchSize {
-		s.iovs[i] = unix.Iovec{Base: &s.in[i][0]}
-		s.iovs[i].SetLen(maxQuery)
-		h := &s.msgs[i].hdr
-		h.Name, h.Iov = &s.names[i][0], &s.iovs[i]
-		h.SetIovlen(1)
+		s.msgs[i].hdr.Name = &s.names[i][0]
 		s.replies[i].hdr.Iov = &s.outIovs[i]
 		s.replies[i].hdr.SetIovlen(1)
 		s.ready(i)
