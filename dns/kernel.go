@@ -31,7 +31,7 @@ type Kept struct {
 	Client         netip.Addr
 	Server         netip.AddrPort
 	Query, Reply   []byte // the usual kind of query, with one question, and all of the reply
-	Question       int    // octets of the question in both
+	Name           []byte // that Query asks for, in wire format and lower case
 	Counter        int    // by which to count it, below KernelCounters
 	For            time.Duration
 	Turns, TurnLen int   // of how many records behind the question any may come first, and how long each is
@@ -97,13 +97,13 @@ func (k *keeper) begin() {
 	k.kept = k.kept[:0]
 }
 
-// answered takes note of packet i of the batch, which r has just answered. reply
-// stays as it is until flush.
-func (k *keeper) answered(sock *wire.Socket, i int, r *responder, reply []byte) {
+// answered takes note of packet i of the batch, client's, which r has just answered.
+// reply stays as it is until flush.
+func (k *keeper) answered(sock *wire.Socket, i int, client netip.Addr, r *responder, reply []byte) {
 	if k == nil || k.generation == 0 || r.outcome.Verdict != wire.Answered {
 		return
 	}
-	client, server := sock.Client(i).Addr(), sock.Destination(i)
+	server := sock.Destination(i)
 	if !server.IsValid() {
 		server = k.listen.Addr()
 	}
@@ -179,10 +179,10 @@ func newKept(packet, reply []byte, outcome wire.Outcome, q *wire.Query) (k Kept,
 	}
 	zone := min(1+int(outcome.Domain), maxZones-1)
 	k = Kept{
-		Query: packet, Reply: reply, Question: len(q.Name()) + 4, For: ownFor,
+		Query: packet, Reply: reply, Name: q.Name(), For: ownFor,
 		Counter: (zone*len(countedTypes)+typeIndex(q.Type))*len(countedRcodes) + rcodeIndex(int(outcome.Rcode)),
 	}
-	s, ok := survey(reply, headerSize+k.Question)
+	s, ok := survey(reply, headerSize+len(k.Name)+4)
 	switch answers := int(binary.BigEndian.Uint16(reply[6:])); {
 	case !ok:
 		return k, false
@@ -207,23 +207,22 @@ type surveyed struct {
 }
 
 func survey(reply []byte, at int) (s surveyed, ok bool) {
-	const root, fixed = 1, 10
+	const root = 1
 	answers := int(binary.BigEndian.Uint16(reply[6:]))
 	before := answers + int(binary.BigEndian.Uint16(reply[8:]))
 	for i := range before + int(binary.BigEndian.Uint16(reply[10:])) {
-		start := at
-		if at = skipName(reply, at); at+fixed > len(reply) {
+		fixed, end, ok := skipRecord(reply, at)
+		if !ok {
 			return s, false
 		}
-		rrtype, ttl := binary.BigEndian.Uint16(reply[at:]), binary.BigEndian.Uint32(reply[at+4:])
-		end := at + fixed + int(binary.BigEndian.Uint16(reply[at+8:]))
-		if rrtype != dns.TypeOPT || at != start+root {
-			if s.ttls = append(s.ttls, at+4); len(s.ttls) == 1 {
-				s.shortest, s.each = ttl, end-start
+		rrtype, ttl, size := binary.BigEndian.Uint16(reply[fixed:]), binary.BigEndian.Uint32(reply[fixed+4:]), end-at
+		if rrtype != dns.TypeOPT || fixed != at+root {
+			if s.ttls = append(s.ttls, fixed+4); len(s.ttls) == 1 {
+				s.shortest, s.each = ttl, size
 			}
 			s.shortest = min(s.shortest, ttl)
 			// A pointer to the question and an address: nothing points into it.
-			if rrtype != dns.TypeA && rrtype != dns.TypeAAAA || at != start+2 || end-start != s.each || i >= answers {
+			if rrtype != dns.TypeA && rrtype != dns.TypeAAAA || fixed != at+2 || size != s.each || i >= answers {
 				s.each = 0
 			}
 			if i >= before {

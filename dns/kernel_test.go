@@ -34,7 +34,7 @@ func (n *noted) Keep(k *Kept) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := *k
-	c.Query, c.Reply, c.TTLs = slices.Clone(k.Query), slices.Clone(k.Reply), slices.Clone(k.TTLs)
+	c.Query, c.Reply, c.Name, c.TTLs = slices.Clone(k.Query), slices.Clone(k.Reply), slices.Clone(k.Name), slices.Clone(k.TTLs)
 	n.kept = append(n.kept, c)
 }
 

@@ -38,19 +38,26 @@ func findEDNS(packet []byte) (e edns0, ok bool) {
 	}
 	before := int(binary.BigEndian.Uint16(packet[6:])) + int(binary.BigEndian.Uint16(packet[8:]))
 	for i := range before + int(binary.BigEndian.Uint16(packet[10:])) {
-		if at = skipName(packet, at); at+10 > len(packet) {
+		fixed, end, ok := skipRecord(packet, at)
+		if !ok {
 			return e, false
 		}
-		end := at + 10 + int(binary.BigEndian.Uint16(packet[at+8:]))
-		if end > len(packet) {
-			return e, false
-		}
-		if i >= before && binary.BigEndian.Uint16(packet[at:]) == dns.TypeOPT {
-			return edns0{size: binary.BigEndian.Uint16(packet[at+2:]), options: packet[at+10 : end]}, true
+		if i >= before && binary.BigEndian.Uint16(packet[fixed:]) == dns.TypeOPT {
+			return edns0{size: binary.BigEndian.Uint16(packet[fixed+2:]), options: packet[fixed+10 : end]}, true
 		}
 		at = end
 	}
 	return e, false
+}
+
+// skipRecord returns where what follows the owner of the record at an offset begins
+// (type, class, TTL and size, ten octets) and where the record ends.
+func skipRecord(packet []byte, at int) (fixed, end int, ok bool) {
+	if fixed = skipName(packet, at); fixed+10 > len(packet) {
+		return 0, 0, false
+	}
+	end = fixed + 10 + int(binary.BigEndian.Uint16(packet[fixed+8:]))
+	return fixed, end, end <= len(packet)
 }
 
 // skipName returns where the name at an offset ends, or something behind the end

@@ -104,7 +104,7 @@ func cut(reply []byte) []byte {
 	if end > len(reply) {
 		return nil
 	}
-	reply[2] |= 0x02
+	reply[2] |= flagTC
 	clear(reply[6:headerSize])
 	return reply[:end]
 }

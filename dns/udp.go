@@ -137,7 +137,8 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket, listen netip.A
 		keep.begin()
 		r.prepare(sock, n)
 		for i := range n {
-			reply, by := r.answer(i, sock.Room(i), sock.Packet(i), sock.Client(i))
+			client := sock.Client(i)
+			reply, by := r.answer(i, sock.Room(i), sock.Packet(i), client)
 			switch {
 			case by == wire.Slow:
 				late = append(late, i)
@@ -145,7 +146,7 @@ func (s *Server) serveRaw(ctx context.Context, sock *wire.Socket, listen netip.A
 				foreign = append(foreign, i)
 			case reply != nil:
 				sock.Reply(i, reply)
-				keep.answered(sock, i, r, reply)
+				keep.answered(sock, i, client.Addr(), r, reply)
 			}
 		}
 		sock.Send()

@@ -14,7 +14,7 @@ const headerSize = 12
 // false for what does not fit.
 func encode(k *dns.Kept, now time.Duration) (*bpfQuestion, *bpfAnswer, bool) {
 	q := &bpfQuestion{Flags: [2]uint8(k.Query[2:4]), Opt: k.Query[headerSize-1], Size: uint8(len(k.Query) - headerSize)}
-	behind := headerSize + k.Question
+	behind := headerSize + len(k.Name) + 4 // type and class
 	a := &bpfAnswer{
 		Since: uint64(now), Until: uint64(now + k.For), Generation: k.Generation, Counter: uint32(k.Counter),
 		Header: [10]uint8(k.Reply[2:headerSize]), Size: uint16(len(k.Reply) - behind),
@@ -25,11 +25,7 @@ func encode(k *dns.Kept, now time.Duration) (*bpfQuestion, *bpfAnswer, bool) {
 		return nil, nil, false
 	}
 	copy(q.Text[:], k.Query[headerSize:])
-	for i, c := range q.Text[:k.Question-4] {
-		if 'A' <= c && c <= 'Z' {
-			q.Text[i] = c + 'a' - 'A'
-		}
-	}
+	copy(q.Text[:], k.Name)
 	copy(a.Text[:], k.Reply[behind:])
 	for i, at := range k.TTLs {
 		a.TtlAt[i], a.Ttl[i] = uint16(at-behind), binary.BigEndian.Uint32(k.Reply[at:])

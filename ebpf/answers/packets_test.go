@@ -86,7 +86,7 @@ func loaded(t *testing.T, server netip.AddrPort, query, reply *mdns.Msg) *Answer
 	}
 	a.Keep(&dns.Kept{
 		Generation: a.generation, Client: netip.MustParseAddr("127.0.0.1"), Server: server, Query: q, Reply: r,
-		Question: len(query.Question[0].Name) + 1 + 4, For: time.Hour,
+		Name: q[headerSize : headerSize+len(query.Question[0].Name)+1], For: time.Hour,
 	})
 	return a
 }

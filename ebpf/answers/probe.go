@@ -71,7 +71,7 @@ func (a *Answers) probe(ctx context.Context, p *probe) error {
 		reply[headerSize-1] = 1
 		a.Keep(&dns.Kept{
 			Client: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Server: server,
-			Query: query, Reply: reply, Question: len(probeName) + 4, For: probeTries * probeWait, Counter: dns.KernelCounters, // which is none
+			Query: query, Reply: reply, Name: []byte(probeName), For: probeTries * probeWait, Counter: dns.KernelCounters, // which is none
 		})
 		if err := p.ask(ctx, query, reply); !errors.Is(err, errSilent) {
 			return err
