@@ -52,9 +52,6 @@ func (c *costs) addAtRate(l load) {
 // beyond is what an answer costs the machine, in µs: the server's time, and what
 // the client spends more than with a server that only receives and sends.
 func (c *costs) beyond(floor *costs) float64 {
-	if c == nil || len(c.cpu) == 0 {
-		return 0
-	}
 	return median(c.cpu) + max(0, median(c.client)-median(floor.client))
 }
 
