@@ -143,8 +143,9 @@ func openDaemon(cfg fileConfig, log *zap.Logger) (_ *daemon, err error) {
 		}
 		server.Forward = d.forward
 	}
-	if d.kernelDNS = newAnswers(cfg.DNS, log.Named("dns"), reg); d.kernelDNS != nil {
-		server.Kernel = d.kernelDNS // assigned apart, or nil would be a Kernel that is not nil
+	if most := cfg.DNS.Kernel; most > 0 {
+		d.kernelDNS = answers.New(answers.Config{Most: most}, log.Named("dns"), reg)
+		server.Kernel = d.kernelDNS
 	}
 	d.dns = dns.NewServer(server, func() *dns.Zone { return d.agent.Zone() }, log.Named("dns"), reg)
 	d.http = api.New(cfg.http(), d.view, reg, log.Named("http"))
@@ -194,8 +195,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.forward != nil {
 		g.Go(func() error { return d.forward.Run(ctx) })
 	}
+	if d.kernelDNS != nil {
+		g.Go(func() error { return d.kernelDNS.Run(ctx) })
+	}
 	g.Go(func() error { return d.keepLocal(ctx) })
-	g.Go(func() error { return d.kernelDNS.Run(ctx) })
 	if r, ok := d.plane.(runner); ok {
 		g.Go(func() error { return r.Run(ctx) })
 	}

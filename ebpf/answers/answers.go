@@ -44,17 +44,17 @@ const (
 	forgetEvery = 60
 )
 
-// Answers is a dns.Kernel. Its methods are safe for concurrent use; of a nil one
-// those that are not of dns.Kernel do nothing.
+// Answers is a dns.Kernel. Its methods are safe for concurrent use. Of a nil one
+// Forget and Err do nothing.
 type Answers struct {
-	cfg    Config
-	log    *zap.Logger
-	serial atomic.Uint64
-	now    atomic.Uint32 // generation, 0 while what the kernel sends is not known to arrive
-	err    atomic.Pointer[error]
+	cfg Config
+	log *zap.Logger
+	now atomic.Uint32 // generation, 0 while what the kernel sends is not known to arrive
+	err atomic.Pointer[error]
 
 	mu         sync.Mutex         // guards the following
 	objs       *bpfObjects        // nil where the program is not loaded
+	serial     uint64             // of the last answer kept
 	generation uint32             // as the kernel has it
 	on         bool               // what the kernel sends is known to arrive
 	paths      map[bpfPath]uint32 // that the kernel has, by generation
@@ -73,10 +73,6 @@ func New(cfg Config, log *zap.Logger, reg prometheus.Registerer) *Answers {
 // until ctx ends; then it lets go of all and returns ctx's error. Where the kernel
 // cannot do that the log says so, and nothing is kept.
 func (a *Answers) Run(ctx context.Context) error {
-	if a == nil {
-		<-ctx.Done()
-		return ctx.Err()
-	}
 	detach, err := a.attach()
 	defer detach()
 	if err != nil {
@@ -214,13 +210,14 @@ func (a *Answers) Keep(k *dns.Kept) {
 	if !ok {
 		return
 	}
-	value.Serial = a.serial.Add(1)
-	path := bpfPath{Client: words(k.Client), Server: words(k.Server.Addr()), Port: networkOrder(k.Server.Port())}
+	path := pathOf(k.Client, k.Server)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.objs == nil || k.Generation != 0 && k.Generation != a.generation {
 		return
 	}
+	a.serial++
+	value.Serial = a.serial
 	a.must(a.objs.Answers.Update(question, value, ebpf.UpdateAny))
 	if had, ok := a.paths[path]; ok && had == k.Generation {
 		return

@@ -86,7 +86,7 @@ func TestEveryRecordComesFirstInTheKernelToo(t *testing.T) {
 	before := b.given()
 	const asked = 600
 	for range asked {
-		first[b.client1(t, c, m)]++
+		first[firstOf(t, c, m)]++
 	}
 	if n := b.given() - before; n != asked {
 		t.Errorf("the kernel gave %d of %d answers", n, asked)
@@ -101,8 +101,8 @@ func TestEveryRecordComesFirstInTheKernelToo(t *testing.T) {
 	}
 }
 
-// client1 asks m and returns the address that comes first of three.
-func (b *bed) client1(t *testing.T, c *client, m *mdns.Msg) string {
+// firstOf asks m and returns the address that comes first of three.
+func firstOf(t *testing.T, c *client, m *mdns.Msg) string {
 	t.Helper()
 	reply := c.ask(t, m)
 	if len(reply.Answer) != 3 {

@@ -33,9 +33,9 @@ type bpfAnswer struct {
 
 type bpfPath struct {
 	_      structs.HostLayout
-	Client [4]uint32
-	Server [4]uint32
-	Port   uint16
+	Client [16]uint8
+	Server [16]uint8
+	Port   [2]uint8
 	Spare  uint16
 }
 

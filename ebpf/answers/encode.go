@@ -33,15 +33,8 @@ func encode(k *dns.Kept, now time.Duration) (*bpfQuestion, *bpfAnswer, bool) {
 	return q, a, true
 }
 
-// words is an address as the program has it, in network order.
-func words(a netip.Addr) (out [4]uint32) {
-	b := a.As16()
-	for i := range out {
-		out[i] = binary.NativeEndian.Uint32(b[4*i:])
-	}
-	return out
-}
-
-func networkOrder(port uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
+// pathOf is who asks whom, as the program has it.
+func pathOf(client netip.Addr, server netip.AddrPort) bpfPath {
+	port := server.Port()
+	return bpfPath{Client: client.As16(), Server: server.Addr().As16(), Port: [2]uint8{uint8(port >> 8), uint8(port)}}
 }

@@ -26,7 +26,6 @@
 #define MOST_ANSWER 448
 #define MOST_TURNS 224 // half of it, so that any part that starts there is in it
 #define MOST_TTLS 8
-#define MAPPED bpf_htonl(0xffff)
 
 // All of a query but its id, the letter case of its name, and what is the same
 // in every usual one. Whatever equals one that the daemon has parsed needs no
@@ -42,9 +41,9 @@ struct question {
 // Who asks whom. Only those that the daemon would answer without another look
 // are in the map.
 struct path {
-	__be32 client[4];
-	__be32 server[4];
-	__be16 port;
+	__u8 client[16]; // IPv4 as ::ffff:a.b.c.d
+	__u8 server[16];
+	__u8 port[2];
 	__u16 spare;
 };
 
@@ -107,10 +106,10 @@ static __always_inline __u32 path4(struct __sk_buff *skb, struct path *p)
 	if ((void *)(udp + 1) > (void *)(long)skb->data_end || ip->ihl != 5 || ip->protocol != IPPROTO_UDP ||
 	    (ip->frag_off & bpf_htons(0x3fff)))
 		return 0;
-	p->client[2] = p->server[2] = MAPPED;
-	p->client[3] = ip->saddr;
-	p->server[3] = ip->daddr;
-	p->port = udp->dest;
+	p->client[10] = p->client[11] = p->server[10] = p->server[11] = 0xff;
+	__builtin_memcpy(p->client + 12, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(p->server + 12, &ip->daddr, sizeof(ip->daddr));
+	__builtin_memcpy(p->port, &udp->dest, sizeof(p->port));
 	__u32 at = ETH_HLEN + sizeof(*ip) + sizeof(*udp);
 	return skb->len == ETH_HLEN + sizeof(*ip) + bpf_ntohs(udp->len) ? at : 0;
 }
@@ -123,7 +122,7 @@ static __always_inline __u32 path6(struct __sk_buff *skb, struct path *p)
 		return 0;
 	__builtin_memcpy(p->client, &ip->saddr, sizeof(p->client));
 	__builtin_memcpy(p->server, &ip->daddr, sizeof(p->server));
-	p->port = udp->dest;
+	__builtin_memcpy(p->port, &udp->dest, sizeof(p->port));
 	__u32 at = ETH_HLEN + sizeof(*ip) + sizeof(*udp);
 	return skb->len == ETH_HLEN + sizeof(*ip) + bpf_ntohs(udp->len) ? at : 0;
 }
